@@ -1,0 +1,112 @@
+"""What the commands share: the HOWTO as help, errors as sentences, exit codes."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from socketpool.config.fields import check_host, check_port
+from socketpool.errors import INTERRUPTED_EXIT_CODE, SocketpoolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HELP_NAMES = ["-help", "--help", "-h"]
+
+
+def howto(command: str) -> str:
+    """The HOWTO of a command, which comes with the package."""
+    return (files("socketpool") / "howto" / f"{command}.md").read_text(encoding="utf-8")
+
+
+def printable(text: str) -> str:
+    """Text of others without what a terminal would obey."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def say(text: str = "") -> None:
+    """A line for the user, on stderr."""
+    click.echo(printable(text), err=True)
+
+
+class HowtoCommand(click.Command):
+    """A command whose help is its HOWTO followed by its options."""
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the HOWTO, then the options."""
+        formatter.write(howto(self.name or ""))
+        formatter.write("\n")
+        self.format_options(ctx, formatter)
+
+
+class HostType(click.ParamType[str]):
+    """An IPv4 or IPv6 address, or a name."""
+
+    name = "ip"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        """Check it; brackets around IPv6 are taken off."""
+        text = str(value)
+        if text.startswith("[") and text.endswith("]"):
+            text = text[1:-1]
+        try:
+            return check_host(text)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class PortType(click.ParamType[int]):
+    """A port number."""
+
+    name = "port"
+
+    def __init__(self, lowest: int) -> None:
+        self._lowest = lowest
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Check its range."""
+        try:
+            return check_port(str(value), lowest=self._lowest)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def run(command: click.Command, name: str) -> NoReturn:
+    """Run a command and exit with the documented code; errors become sentences on stderr."""
+    sys.exit(exit_code_of(lambda: command.main(prog_name=name, standalone_mode=False), name))
+
+
+def exit_code_of(action: Callable[[], Any], name: str) -> int:
+    """Do it; returns the exit code, having told the user what went wrong, if anything."""
+    try:
+        result = action()
+    except SocketpoolError as error:
+        say(f"{name}: {error.message}")
+        if error.hint:
+            say(f"  {error.hint}")
+        return error.exit_code
+    except click.UsageError as error:
+        say(f"{name}: {error.format_message()}")
+        say(f"  {name} --help explains the command")
+        return 2
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        say(f"{name}: interrupted")
+        return INTERRUPTED_EXIT_CODE
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever reads our output has had enough
+        return 1
+    except Exception:  # noqa: BLE001 - the last resort: a bug, said so
+        say(traceback.format_exc())
+        say(f"{name}: this is a bug; please report it with the lines above")
+        return 1
+    return result if isinstance(result, int) else 0

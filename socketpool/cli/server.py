@@ -1,0 +1,133 @@
+"""``socketpool_server``: a pool in the foreground."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+import socketpool
+from socketpool.cli.base import HELP_NAMES, HostType, HowtoCommand, PortType, run, say
+from socketpool.config.fields import Address
+from socketpool.config.hostfacts import ephemeral_ports, is_loopback, resolve
+from socketpool.config.settings import Settings, load_settings
+from socketpool.config.statedir import StateDir
+from socketpool.supervision.daemon import Pool
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+
+class _Stop(Exception):
+    """A signal asked us to stop."""
+
+
+def serve_pool(target: str, listen: Address | None, state_dir: str | None) -> int:
+    """Run a pool until a signal; returns the exit code.  Raises ConfigError before any start."""
+    settings = load_settings(target, listen=listen, ephemeral=ephemeral_ports())
+    settings = _with_addresses(settings)
+    state = StateDir.locate(state_dir)
+    _warn(settings)
+    pool = Pool(settings, state)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _raise_stop)
+    try:
+        say(f"starting {len(settings.services)} services …")
+        pool.start()
+        pool.wait_ready()
+        _announce(settings, state, pool)
+        pool.wait()
+        say("supervisord ended; stopping")
+        return 1
+    except _Stop:
+        say("stopping …")
+        return 0
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        pool.stop()
+        say("stopped")
+
+
+def _raise_stop(_signum: int, _frame: FrameType | None) -> None:
+    raise _Stop
+
+
+def _with_addresses(settings: Settings) -> Settings:
+    """Names resolved and port 0 replaced by a free one: what programs are told is definite."""
+    host = resolve(settings.listen.host)
+    port = settings.listen.port or _free_port(host, settings)
+    return settings.model_copy(
+        update={
+            "listen": Address(host=host, port=port),
+            "services_host": resolve(settings.services_host),
+        }
+    )
+
+
+def _free_port(host: str, settings: Settings) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    while True:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.bind((host, 0))
+            port = int(probe.getsockname()[1])
+        if port not in settings.ports:
+            return port
+
+
+def _warn(settings: Settings) -> None:
+    if os.geteuid() == 0:
+        say("warning: running as root, and so will every service; use an account of its own")
+    for what, host in (("pool server", settings.listen.host), ("services", settings.services_host)):
+        if not is_loopback(host):
+            say(
+                f"warning: the {what} will listen on {host}: what clients send can be read on the "
+                "network; keep to 127.0.0.1 and let clients come through an SSH tunnel"
+            )
+
+
+def _announce(settings: Settings, state: StateDir, pool: Pool) -> None:
+    listen = settings.listen
+    click.echo(f"pool ready at {listen.host} port {listen.port}")
+    for service, instances in pool.instances().items():
+        failed = sum(i["state"] == "failed" for i in instances)
+        ports = ", ".join(str(i["port"]) for i in instances[:8])
+        more = f", … {len(instances)} in all" if len(instances) > 8 else ""
+        click.echo(f"  {service:<12} {ports}{more}")
+        if failed:
+            log = state.logs / f"{service}-{instances[0]['port']}.log"
+            say(f"warning: {failed} of {len(instances)} instances of {service} failed; see {log}")
+    click.echo(f"look further:  supervisorctl -c {state.supervisord_conf} status")
+    click.echo(
+        f"use it:        socketpool_client {listen.host} {listen.port} "
+        "site.zip upload vendor download"
+    )
+    click.echo("stop it:       Ctrl-C")
+
+
+state_dir_option = click.option(
+    "--state-dir",
+    metavar="DIR",
+    help="Where the pool keeps its files; default: SOCKETPOOL_STATE_DIR, else the XDG state home.",
+)
+
+
+@click.command(
+    "socketpool_server", cls=HowtoCommand, context_settings={"help_option_names": HELP_NAMES}
+)
+@click.argument("ip", type=HostType())
+@click.argument("port", type=PortType(lowest=0))
+@click.argument("pool", metavar="POOL.YML|FIRST-LAST")
+@state_dir_option
+@click.version_option(socketpool.__version__)
+def command(ip: str, port: int, pool: str, state_dir: str | None) -> int:
+    """Run a pool in the foreground."""
+    return serve_pool(pool, Address(host=ip, port=port), state_dir)
+
+
+def main() -> NoReturn:
+    """Entry point."""
+    run(command, "socketpool_server")

@@ -1,0 +1,40 @@
+"""How the client reaches a port: a function, so that a tunnel can take the place of the network."""
+
+from __future__ import annotations
+
+import socket
+
+from socketpool.errors import PoolUnreachable, SocketpoolError
+
+
+CONNECT_SECONDS = 10.0
+
+
+def dial_tcp(host: str, port: int) -> socket.socket:
+    """A connection over TCP; raises :class:`PoolUnreachable` with the reason in words."""
+    try:
+        connection = socket.create_connection((host, port), timeout=CONNECT_SECONDS)
+    except (OSError, UnicodeError) as error:
+        raise unreachable(host, port, error) from None
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def unreachable(host: str, port: int, error: Exception) -> SocketpoolError:
+    """What to tell the user about a failed connection."""
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return PoolUnreachable(
+            f"{host!r} can't be resolved", hint="check the name, or give an IP address"
+        )
+    if isinstance(error, ConnectionRefusedError):
+        return PoolUnreachable(
+            f"nothing listens at {host} port {port}",
+            hint="is socketpool_server running there? check the ip and port",
+        )
+    if isinstance(error, TimeoutError):
+        return PoolUnreachable(
+            f"{host} port {port} did not answer within {CONNECT_SECONDS:g} s",
+            hint="check the address and any firewall on the way",
+        )
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return PoolUnreachable(f"{host} port {port} can't be reached: {reason}")

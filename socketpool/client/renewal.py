@@ -1,0 +1,48 @@
+"""Keeps a lease alive in the background and gives it back at the end, whatever happens."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from socketpool.errors import NotAuthorised, SocketpoolError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from socketpool.client.api import ClientLease, PoolClient
+
+
+@contextmanager
+def leased(
+    client: PoolClient, services: list[str], *, wait: float, ttl: float | None = None
+) -> Iterator[ClientLease]:
+    """A lease for the length of a ``with`` block, renewed three times in each time to live."""
+    lease = client.acquire(services, wait=wait, ttl=ttl)
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=_renew, args=(client, lease, stop), daemon=True, name="lease-renewal"
+    )
+    thread.start()
+    try:
+        yield lease
+    finally:
+        stop.set()
+        # One that can't be told is reclaimed after its time to live.
+        with suppress(SocketpoolError):
+            client.release(lease.id)
+        thread.join(timeout=1)
+
+
+def _renew(client: PoolClient, lease: ClientLease, stop: threading.Event) -> None:
+    try:
+        while not stop.wait(lease.ttl / 3):
+            try:
+                client.renew(lease.id)
+            except NotAuthorised:
+                return  # it is over; the services say so too
+            except SocketpoolError:
+                continue  # two more tries before it runs out
+    finally:
+        client.close()

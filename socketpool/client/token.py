@@ -1,0 +1,66 @@
+"""Where a client finds the API token, and whom it shows it to.
+
+A token of the state directory is for the pool on this machine only: it is never sent to another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+from socketpool.config.statedir import StateDir
+from socketpool.errors import NotAuthorised
+from socketpool.rsi.tokens import read_secret
+
+
+ENVIRONMENT = "SOCKETPOOL_TOKEN_FILE"
+
+
+def find_token(host: str, port: int, *, file: str | None, state_dir: str | None) -> str:
+    """The token for the pool at an address; raises NotAuthorised when there is none to show.
+
+    In this order: the file given, ``SOCKETPOOL_TOKEN_FILE``, the state directory of a pool that
+    this machine runs at that very address.
+    """
+    named = file or os.environ.get(ENVIRONMENT)
+    if named:
+        return read_secret(Path(named).expanduser())
+    state = StateDir.locate(state_dir)
+    local = local_address(state)
+    if local is not None and local[1] == port and _is_here(host) and state.token.exists():
+        return read_secret(state.token)
+    raise NotAuthorised(
+        f"no API token for the pool at {host} port {port}",
+        hint=f"ask its operator for the token, and name the file in {ENVIRONMENT} or --token-file; "
+        "for a pool of your own name its --state-dir",
+    )
+
+
+def local_address(state: StateDir) -> tuple[str, int] | None:
+    """Where the pool of a state directory listens, or last listened."""
+    try:
+        listen = json.loads(state.settings.read_text(encoding="utf-8"))["listen"]
+        host, _, port = str(listen).rpartition(":")
+        return host.strip("[]"), int(port)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _is_here(host: str) -> bool:
+    """Whether every address the name stands for is one of this machine's."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError):
+        return False
+    return all(_is_own(family, str(address[0])) for family, _, _, _, address in found)
+
+
+def _is_own(family: int, address: str) -> bool:
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True

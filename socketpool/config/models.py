@@ -1,0 +1,153 @@
+"""What the two kinds of YAML file may say: the pool's file, and a service's ``service.yml``."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from socketpool.config.fields import (
+    Address,
+    Count,
+    Duration,
+    Listen,
+    Ports,
+    ServiceName,
+    Size,
+    Strict,
+    check_host,
+)
+from socketpool.core.ports import PortRange
+
+PLACEHOLDERS = ("host", "port", "workspace", "python", "folder")
+"""What ``{...}`` may name in a command or an environment value."""
+
+DEFAULT_PORTS = PortRange(21000, 21499)
+
+_Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+_EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
+
+
+def check_placeholders(text: str) -> str:
+    """Raise ValueError for a ``{word}`` that is no placeholder, or a NUL byte."""
+    if "\0" in text:
+        raise ValueError("a NUL byte can't be passed to a program")
+    for word in re.findall(r"\{([a-z_]+)\}", text):
+        if word not in PLACEHOLDERS:
+            allowed = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+            raise ValueError(f"unknown placeholder {{{word}}}; allowed: {allowed}")
+    return text
+
+
+class LeaseSettings(Strict):
+    """How long leases live."""
+
+    ttl: Duration = 60.0
+    max: Duration = 3600.0
+
+    @model_validator(mode="after")
+    def _ttl_within_max(self) -> Self:
+        if self.ttl > self.max:
+            raise ValueError(f"ttl ({self.ttl:g}s) is longer than max ({self.max:g}s)")
+        return self
+
+
+class PoolSection(Strict):
+    """The ``pool:`` section."""
+
+    listen: Listen = Address(host="127.0.0.1", port=8080)
+    ports: Ports = DEFAULT_PORTS
+    services_host: str = ""
+    lease: LeaseSettings = LeaseSettings()
+
+    @field_validator("services_host")
+    @classmethod
+    def _host(cls, value: str) -> str:
+        return check_host(value) if value else value
+
+
+class Readiness(Strict):
+    """When an instance counts as ready: its own process listens on its port, within ``timeout``."""
+
+    kind: Literal["listen"] = "listen"
+    timeout: Duration = 20.0
+
+
+class Limits(Strict):
+    """Bounds on each process of a service (for SDK services: on each session)."""
+
+    memory: Size | None = None
+    cpu: Duration | None = None
+    file_size: Size | None = None
+    open_files: Annotated[int, Field(strict=True, ge=16, le=1_000_000)] | None = None
+    sessions: Annotated[int, Field(strict=True, ge=1, le=1000)] = 8
+    session_time: Duration = 600.0
+    archive_size: Size = 4 << 30
+
+
+class Sdk(Strict):
+    """The SDK form of a service: a Python file of its folder and the class in it."""
+
+    file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\.py$")]
+    cls: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = Field(
+        alias="class"
+    )
+
+
+class ServiceOverride(Strict):
+    """What the pool's file may change of a service."""
+
+    warm: Count | None = None
+    max: Count | None = None
+    readiness: Readiness | None = None
+    environment: dict[_EnvName, _Text] | None = None
+    limits: Limits | None = None
+
+
+class ServiceFile(Strict):
+    """A ``service.yml``."""
+
+    description: Annotated[str, StringConstraints(min_length=1, max_length=500)]
+    command: Annotated[tuple[_Text, ...], Field(min_length=1, max_length=256)] | None = None
+    sdk: Sdk | None = None
+    client: Literal["upload", "vendor", "download"] | None = None
+    warm: Count = 1
+    max: Count = 8
+    readiness: Readiness = Readiness()
+    environment: dict[_EnvName, _Text] = {}
+    limits: Limits = Limits()
+
+    @field_validator("command")
+    @classmethod
+    def _placeholders(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for argument in value or ():
+            check_placeholders(argument)
+        return value
+
+    @field_validator("environment")
+    @classmethod
+    def _environment(cls, value: dict[str, str]) -> dict[str, str]:
+        for text in value.values():
+            check_placeholders(text)
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.command is None) == (self.sdk is None):
+            raise ValueError("give either command (any program) or sdk (a Python file and class)")
+        if self.client is not None and self.sdk is None:
+            raise ValueError("client: only a service written with the SDK has a client portion")
+        if self.warm > self.max:
+            raise ValueError(f"warm ({self.warm}) is more than max ({self.max})")
+        if self.max < 1:
+            raise ValueError("max must be at least 1")
+        return self
+
+
+class PoolFile(Strict):
+    """A ``pool.yml``."""
+
+    pool: PoolSection = PoolSection()
+    catalogue: tuple[_Text, ...] | None = None
+    services: dict[ServiceName, ServiceOverride] = {}

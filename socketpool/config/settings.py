@@ -1,0 +1,202 @@
+"""The resolved settings of a pool: the pool's file, its catalogue and its overrides in one record.
+
+`load_settings` is the only way in.  What it returns is complete and valid: whoever holds a
+:class:`Settings` need not look at a file again.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from socketpool.config.fields import (
+    Address,
+    Listen,
+    Ports,
+    Strict,
+    check_service_name,
+)
+from socketpool.config.models import LeaseSettings, PoolFile, PoolSection, ServiceFile
+from socketpool.config.yamlfile import load
+from socketpool.core.ports import PortRange
+from socketpool.core.records import ServicePlan
+from socketpool.errors import ConfigError
+
+SHIPPED = "shipped"
+"""The catalogue entry that stands for the services that come with socketpool."""
+
+
+class Service(ServiceFile):
+    """A service of the catalogue with its overrides applied."""
+
+    name: str
+    folder: str
+
+    def plan(self) -> ServicePlan:
+        """What the allocation needs to know."""
+        return ServicePlan(
+            name=self.name,
+            warm=self.warm,
+            most=self.max,
+            restart=self.sdk is None,
+            start_limit=self.readiness.timeout,
+        )
+
+
+class Settings(Strict):
+    """Everything that a pool is told by configuration."""
+
+    listen: Listen
+    services_host: str
+    ports: Ports
+    lease: LeaseSettings
+    services: dict[str, Service]
+
+
+def shipped_catalogue() -> Path:
+    """The folder of the services that come with the package."""
+    return Path(__file__).resolve().parent.parent / "catalogue"
+
+
+def load_settings(
+    target: str, *, listen: Address | None = None, ephemeral: PortRange | None
+) -> Settings:
+    """Resolve ``pool.yml`` or ``first-last``; raises :class:`ConfigError`.
+
+    ``listen`` is what the command line says, if it does, and wins over the file; ``ephemeral`` is
+    the kernel's range for outgoing connections, which a pool must stay clear of (None when the
+    kernel has none to tell).
+    """
+    path = Path(target)
+    is_range = target[:1].isdigit() and not path.exists()
+    if is_range:
+        try:
+            file = PoolFile(pool=PoolSection(ports=PortRange.parse(target)))
+        except (ValidationError, ValueError) as error:
+            raise ConfigError(
+                _first_line(error), hint="give a pool.yml or a range such as 21000-21499"
+            ) from None
+    else:
+        file = load(path, PoolFile)
+    source = "the command line" if is_range else str(path)
+    services = _apply_overrides(source, file, _read_catalogue(path.parent, file))
+    listen = listen or file.pool.listen
+    settings = Settings(
+        listen=listen,
+        services_host=file.pool.services_host or listen.host,
+        ports=file.pool.ports,
+        lease=file.pool.lease,
+        services=services,
+    )
+    _check_ports(source, settings, ephemeral)
+    return settings
+
+
+def _read_catalogue(base: Path, file: PoolFile) -> dict[str, Service]:
+    services: dict[str, Service] = {}
+    for entry in file.catalogue if file.catalogue is not None else (SHIPPED,):
+        root = shipped_catalogue() if entry == SHIPPED else base / entry
+        if not root.is_dir():
+            raise ConfigError(
+                f"catalogue: {root} is not a folder",
+                hint=f"name folders of services, relative to the pool's file, or {SHIPPED!r}",
+            )
+        for folder in sorted(p.parent for p in root.glob("*/service.yml")):
+            service = _read_service(folder)
+            if service.name in services:
+                raise ConfigError(
+                    f"service {service.name!r} is defined twice: in "
+                    f"{services[service.name].folder} and in {folder}",
+                    hint="rename one of the folders",
+                )
+            services[service.name] = service
+    if not services:
+        raise ConfigError(
+            "the catalogue holds no service",
+            hint="a service is a folder with a service.yml in it",
+        )
+    return services
+
+
+def _read_service(folder: Path) -> Service:
+    path = folder / "service.yml"
+    try:
+        name = check_service_name(folder.name)
+    except ValueError as error:
+        raise ConfigError(f"{folder}: {error}", hint="rename the folder") from None
+    file = load(path, ServiceFile)
+    service = Service.model_construct(
+        **dict(file), name=name, folder=str(folder.resolve())
+    )
+    if file.sdk is not None:
+        _check_class(folder / file.sdk.file, file.sdk.cls)
+    return service
+
+
+def _check_class(path: Path, cls: str) -> None:
+    """Find a vendor's typing errors now rather than in a log; the file isn't run."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    except SyntaxError as error:
+        raise ConfigError(f"{path}, line {error.lineno}: {error.msg}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not Python source"
+        raise ConfigError(f"{path}: {reason}", hint="sdk.file names a file of the folder") from None
+    names = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+    if cls not in names:
+        found = ", ".join(names) or "none"
+        raise ConfigError(f"{path}: no class {cls}; found: {found}", hint="correct sdk.class")
+
+
+def _apply_overrides(
+    source: str, file: PoolFile, services: dict[str, Service]
+) -> dict[str, Service]:
+    result = dict(services)
+    for name, override in file.services.items():
+        if name not in services:
+            raise ConfigError(
+                f"{source}: services.{name}: no such service; the catalogue has: "
+                + ", ".join(sorted(services))
+            )
+        changes = override.model_dump(exclude_none=True)
+        try:
+            result[name] = Service.model_validate(
+                services[name].model_dump(by_alias=True) | changes
+            )
+        except ValidationError as error:
+            raise ConfigError(f"{source}: services.{name}: {_first_line(error)}") from None
+    return result
+
+
+def _check_ports(source: str, settings: Settings, ephemeral: PortRange | None) -> None:
+    ports = settings.ports
+    if ephemeral is not None and ports.overlaps(ephemeral):
+        raise ConfigError(
+            f"{source}: pool.ports: {ports} overlaps {ephemeral}, from which the kernel takes "
+            "ports for outgoing connections; any of them could be gone when a service needs it",
+            hint=f"choose a range below {ephemeral.first}, such as 21000-21499",
+        )
+    if settings.listen.port in ports:
+        raise ConfigError(
+            f"{source}: the pool server's own port {settings.listen.port} lies within "
+            f"pool.ports ({ports})",
+            hint="choose another port for the server, or another range",
+        )
+    warm = sum(service.warm for service in settings.services.values())
+    if warm > len(ports):
+        raise ConfigError(
+            f"{source}: pool.ports: {ports} has {len(ports)} ports, but {warm} instances "
+            "are to be kept warm",
+            hint="widen the range or lower warm",
+        )
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        detail = error.errors()[0]
+        where = ".".join(map(str, detail["loc"]))
+        message = detail["msg"].removeprefix("Value error, ")
+        return f"{where}: {message}" if where else message
+    return str(error)

@@ -1,0 +1,147 @@
+"""The state directory: every file that a pool keeps, in one private place.
+
+Standard library only, so that the processes of services may import it cheaply.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from socketpool.errors import ConfigError
+
+ENVIRONMENT = "SOCKETPOOL_STATE_DIR"
+
+_UNSAFE = frozenset("%;[]*?\"'\\")
+_SOCKET_PATH_BYTES = 107  # sun_path, less its terminator
+_SUFFIX_BYTES = len(".1234567")  # supervisord binds <socket>.<pid> first, then links it
+
+
+@dataclass(frozen=True, slots=True)
+class StateDir:
+    """Where a pool keeps its files.  Nothing here creates or changes any, but `prepare`."""
+
+    root: Path
+
+    @classmethod
+    def locate(cls, given: str | None = None) -> StateDir:
+        """The directory given, else ``SOCKETPOOL_STATE_DIR``, else in the XDG state home.
+
+        Raises :class:`ConfigError` for a path that supervisord's configuration can't express.
+        """
+        name = given or os.environ.get(ENVIRONMENT)
+        if name:
+            root = Path(name).expanduser()
+        else:
+            home = os.environ.get("XDG_STATE_HOME", "")
+            base = Path(home) if home.startswith("/") else _home() / ".local" / "state"
+            root = base / "socketpool"
+        state = cls(root.absolute())
+        state.check()
+        return state
+
+    def check(self) -> None:
+        """Raise :class:`ConfigError` unless supervisord can work with the path."""
+        text = str(self.root)
+        if any(c in _UNSAFE or not c.isprintable() for c in text):
+            raise ConfigError(
+                f"state directory {text!r}: none of %;[]*?\"'\\ nor control characters may be in "
+                "its path",
+                hint="choose another with --state-dir",
+            )
+        if len(os.fsencode(self.supervisor_socket)) + _SUFFIX_BYTES > _SOCKET_PATH_BYTES:
+            raise ConfigError(
+                f"state directory {text}: the path is too long for the socket in it",
+                hint="choose a shorter one with --state-dir",
+            )
+
+    def prepare(self) -> None:
+        """Create the directories, private to this user; raises :class:`ConfigError`."""
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.root.stat().st_uid != os.geteuid():
+                raise ConfigError(f"state directory {self.root} belongs to another user")
+            self.root.chmod(0o700)
+            for folder in (self.programs, self.services, self.logs, self.workspaces, self.trash):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            self.scratch.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"state directory {self.root}: {error.strerror}",
+                hint="choose another with --state-dir",
+            ) from None
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the one server that runs on this directory."""
+        return self.root / "lock"
+
+    @property
+    def settings(self) -> Path:
+        """The resolved settings, as the pool server reads them."""
+        return self.root / "pool.json"
+
+    @property
+    def token(self) -> Path:
+        """The API token."""
+        return self.root / "token"
+
+    @property
+    def lease_key(self) -> Path:
+        """The key that signs lease tokens."""
+        return self.root / "lease.key"
+
+    @property
+    def store(self) -> Path:
+        """The leases, in SQLite."""
+        return self.root / "leases.sqlite"
+
+    @property
+    def supervisord_conf(self) -> Path:
+        """supervisord's configuration; ``supervisorctl -c`` takes it."""
+        return self.root / "supervisord.conf"
+
+    @property
+    def supervisor_socket(self) -> Path:
+        """supervisord's RPC socket."""
+        return self.root / "supervisor.sock"
+
+    @property
+    def programs(self) -> Path:
+        """One file per block of instances, included by supervisord."""
+        return self.root / "conf.d"
+
+    @property
+    def services(self) -> Path:
+        """One JSON file per service: what its processes are started with."""
+        return self.root / "services"
+
+    @property
+    def logs(self) -> Path:
+        """One log per process."""
+        return self.root / "logs"
+
+    @property
+    def workspaces(self) -> Path:
+        """One directory per lease."""
+        return self.root / "workspaces"
+
+    @property
+    def scratch(self) -> Path:
+        """One directory per instance of a plain program, empty at each of its starts."""
+        return self.root / "scratch"
+
+    @property
+    def trash(self) -> Path:
+        """Workspaces of ended leases on their way out."""
+        return self.root / "trash"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise ConfigError(
+            "no home directory to keep state in", hint="name one with --state-dir"
+        ) from None

@@ -1,0 +1,74 @@
+"""The immutable records of the pool: services, instances, leases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from socketpool.core.lifecycle import InstanceState, LeaseState
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """What the allocation needs to know of a service.
+
+    ``warm`` instances are kept ready, ``most`` bounds how many may exist.  ``restart`` says that
+    an instance must be restarted between leases; services written with the SDK need not, since
+    each of their sessions is a process of its own.
+    """
+
+    name: str
+    warm: int
+    most: int
+    restart: bool
+    start_limit: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One supervisor program of a service on one port.
+
+    ``since`` is the monotonic time of the last change of state, ``exits`` counts how often the
+    process ended before it became ready, and ``dirty`` says that the process ended while leased.
+    """
+
+    service: str
+    port: int
+    block: str
+    state: InstanceState = InstanceState.STARTING
+    since: float = 0.0
+    pid: int = 0
+    exits: int = 0
+    dirty: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name by which supervisorctl knows it."""
+        return f"{self.block}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One service of a lease: the instance that serves it."""
+
+    service: str
+    port: int
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A client's exclusive claim on one instance of each requested service.
+
+    ``expires`` and ``until`` are monotonic seconds: the end of the present time to live, and the
+    maximum age that no renewal passes.  ``generation`` grows with every grant of the pool and
+    fences off holders of earlier ones.
+    """
+
+    id: str
+    generation: int
+    grants: tuple[Grant, ...]
+    ttl: float
+    expires: float
+    until: float
+    key: str = ""
+    state: LeaseState = LeaseState.ACTIVE

@@ -1,0 +1,193 @@
+"""Runs an SDK service on its port: a small parent that forks a process for each session.
+
+The parent owns the listening socket and has everything imported; it stays single-threaded, so
+that forking is safe, and never reads a byte of a client.  Whatever a session does wrong ends with
+its process.  ``python -m socketpool.rsi.runner <service.json> <port>``.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import json
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from socketpool.logs import log_to_stderr
+from socketpool.rsi.service import ServiceServer, SessionLimits
+from socketpool.rsi.sessionprocess import run_session
+from socketpool.rsi.tokens import LeaseTokens, read_secret
+from socketpool.supervision.launch import die_with_parent, limit_resources
+
+if TYPE_CHECKING:
+    from types import FrameType, ModuleType
+
+BACKLOG = 128
+DRAIN_SECONDS = 1.5
+"""How long sessions may go on after SIGTERM; less than supervisord's stopwaitsecs."""
+
+OVERTIME_SECONDS = 5.0
+"""How long after its own time limit a session that doesn't end is killed."""
+
+log = logging.getLogger("socketpool.runner")
+
+
+class Runner:
+    """The parent process of one instance."""
+
+    def __init__(self, spec: dict[str, Any], port: int) -> None:
+        self._port = port
+        self._spec = spec
+        self._limits = SessionLimits(
+            spec["limits"]["session_time"], spec["limits"]["archive_size"]
+        )
+        self._service = load_class(Path(spec["folder"]), spec["sdk"]["file"], spec["sdk"]["class"])
+        self._tokens = LeaseTokens(read_secret(Path(spec["lease_key"])))
+        self._sessions: dict[int, float] = {}  # pid -> monotonic second at which it is killed
+        self._stopping = False
+        self._wake_reader, self._wake_writer = os.pipe()
+
+    def serve(self) -> None:
+        """Listen and fork until SIGTERM, then let sessions finish for a moment."""
+        os.set_blocking(self._wake_writer, False)  # noqa: FBT003
+        signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        with _listen(self._spec["host"], self._port) as listener:
+            gc.freeze()  # keeps the collector from unsharing the pages of every child
+            log.info("listening", extra={"port": self._port, "service": self._spec["name"]})
+            while not self._stopping:
+                self._await_event(listener)
+                self._reap()
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while self._sessions and time.monotonic() < deadline:
+            time.sleep(0.02)
+            self._reap()
+        for pid in self._sessions:
+            os.kill(pid, signal.SIGKILL)
+
+    def _stop(self, _signum: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _await_event(self, listener: socket.socket) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake_reader, selectors.EVENT_READ)
+            if len(self._sessions) < self._spec["limits"]["sessions"]:
+                selector.register(listener, selectors.EVENT_READ)
+            for key, _ in selector.select(1.0 if self._sessions else None):
+                if key.fd == self._wake_reader:
+                    os.read(self._wake_reader, 512)
+                else:
+                    self._accept(listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except OSError as error:  # the peer has gone, or we are out of descriptors for a moment
+            log.warning("accept failed", extra={"error": error.strerror})
+            time.sleep(0.05)
+            return
+        with connection:
+            parent = os.getpid()
+            pid = os.fork()
+            if pid == 0:
+                self._become_session(listener, connection, parent)
+            self._sessions[pid] = time.monotonic() + self._limits.session_time + OVERTIME_SECONDS
+
+    def _become_session(
+        self, listener: socket.socket, connection: socket.socket, parent: int
+    ) -> None:
+        """The child's whole life; never returns."""
+        status = 1
+        try:
+            die_with_parent(signal.SIGKILL)
+            if os.getppid() != parent:
+                os._exit(1)
+            listener.close()
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            # The session may finish while the parent drains; the parent kills it after that.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            limit_resources(self._spec["limits"])
+            run_session(
+                connection,
+                service=self._service,
+                tokens=self._tokens,
+                workspaces=Path(self._spec["workspaces"]),
+                port=self._port,
+                limits=self._limits,
+            )
+            status = 0
+        finally:
+            logging.shutdown()
+            os._exit(status)
+
+    def _reap(self) -> None:
+        while self._sessions:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                self._sessions.clear()
+                return
+            if pid == 0:
+                break
+            self._sessions.pop(pid, None)
+            if status:
+                code = os.waitstatus_to_exitcode(status)
+                log.warning("session ended badly", extra={"pid": pid, "exit": code})
+        now = time.monotonic()
+        for pid, deadline in self._sessions.items():
+            if now > deadline:
+                os.kill(pid, signal.SIGKILL)
+
+
+def load_class(folder: Path, file: str, name: str) -> type[ServiceServer]:
+    """The service's class; modules beside its file can be imported by it."""
+    sys.path.append(str(folder))
+    module = _load_module(folder / file)
+    cls = getattr(module, name)
+    if not (isinstance(cls, type) and issubclass(cls, ServiceServer)):
+        sys.exit(f"{folder / file}: {name} must be a subclass of {ServiceServer.__name__}")
+    return cls
+
+
+def _load_module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"socketpool_service_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        sys.exit(f"{path}: can't be loaded")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        sys.exit(f"can't listen on {host}:{port}: {error.strerror}")
+    return listener
+
+
+def main(argv: list[str]) -> None:
+    """Run the service that ``argv`` names."""
+    log_to_stderr()
+    spec = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
+    Runner(spec, int(argv[1])).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,82 @@
+"""The base of every service written with the SDK: one object per session, `transfer` in a lock."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from socketpool.rsi import blocks
+from socketpool.rsi.interfaces import SemaphoreInterface
+from socketpool.rsi.session import send_event
+from socketpool.rsi.workspace import Workspace, WorkspaceLock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """What one session may take: seconds it may last, and bytes of an archive either way."""
+
+    session_time: float = 600.0
+    archive_size: int = 4 << 30
+
+
+class ServiceServer(SemaphoreInterface, ABC):
+    """The server's side of one session.
+
+    The runner makes one in a process of its own after it has checked the lease's token, calls
+    `run`, and tells the client the outcome: raise
+    :class:`~socketpool.errors.ServiceFailed` with a sentence for the client to fail on purpose;
+    of any other exception the client learns only the type.
+    """
+
+    def __init__(self, stream: blocks.Stream, workspace: Workspace, limits: SessionLimits) -> None:
+        self.stream = stream
+        self.workspace = workspace
+        self.limits = limits
+        self._semaphore = WorkspaceLock(workspace, patience=limits.session_time)
+
+    def lock(self) -> None:
+        """Keep the lease's other steps out of the workspace; raises TimedOut."""
+        self._semaphore.lock()
+
+    def unlock(self) -> None:
+        """Let them in again."""
+        self._semaphore.unlock()
+
+    @abstractmethod
+    def transfer(self) -> None:
+        """Do the session's work; runs between `lock` and `unlock`."""
+
+    def run(self) -> dict[str, Any]:
+        """The whole session; returns what the client is told at its end."""
+        with self.locked():
+            self.transfer()
+        return self.outcome()
+
+    def outcome(self) -> dict[str, Any]:
+        """Facts for the client's summary, as JSON can hold them."""
+        return {}
+
+    def progress(self, done: int, total: int, text: str = "") -> None:
+        """Show the client how far the work is."""
+        send_event(self.stream, "progress", done=done, total=total, text=text[:1000])
+
+    def send_line_block(self, text: str) -> None:
+        """See :func:`socketpool.rsi.blocks.send_line_block`."""
+        blocks.send_line_block(self.stream, text)
+
+    def read_line_block(self) -> str:
+        """See :func:`socketpool.rsi.blocks.read_line_block`."""
+        return blocks.read_line_block(self.stream)
+
+    def send_file_block(self, size: int, chunks: Iterable[bytes]) -> str:
+        """See :func:`socketpool.rsi.blocks.send_file_block`."""
+        return blocks.send_file_block(self.stream, size, chunks)
+
+    def write_file_block(self, target: Path) -> str:
+        """See :func:`socketpool.rsi.blocks.write_file_block`."""
+        return blocks.write_file_block(self.stream, target, max_size=self.limits.archive_size)

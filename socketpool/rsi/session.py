@@ -1,0 +1,74 @@
+"""A session on a service: the greeting that opens it and the verdict that closes it.
+
+The client's first block is a line of JSON with its lease token; the service answers with a line,
+then both sides do their part of the work, and the service closes with a verdict: done, or a typed
+error.  Every line from the service is a JSON object with the key ``event``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from socketpool.errors import ArchiveError, NotAuthorised, ServiceFailed, SocketpoolError, TimedOut
+from socketpool.rsi.blocks import ProtocolError, Stream, read_line_block, send_line_block
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_ERRORS: dict[str, type[SocketpoolError]] = {
+    cls.code: cls for cls in (ArchiveError, NotAuthorised, ServiceFailed, TimedOut)
+}
+
+
+def send_event(stream: Stream, event: str, **fields: Any) -> None:
+    """One line from the service."""
+    send_line_block(stream, json.dumps({"event": event, **fields}))
+
+
+def send_error(stream: Stream, error: SocketpoolError) -> None:
+    """Close the session with an error."""
+    family = next((cls.code for cls in _ERRORS.values() if isinstance(error, cls)), "")
+    send_event(stream, "error", code=family, message=error.message[:4096], hint=error.hint)
+
+
+def greet(stream: Stream, token: str) -> None:
+    """Open a session as a client; raises what the service answers."""
+    send_line_block(stream, json.dumps({"token": token}))
+    await_event(stream, "ready")
+
+
+def read_greeting(stream: Stream) -> str:
+    """The token a client shows; raises :class:`ProtocolError`."""
+    token = _read_object(stream).get("token")
+    if not isinstance(token, str):
+        raise ProtocolError("the greeting shows no token")
+    return token
+
+
+def await_event(
+    stream: Stream, wanted: str, on_progress: Callable[[dict[str, Any]], None] | None = None
+) -> dict[str, Any]:
+    """Read lines until ``wanted`` comes; progress goes to the callback, an error is raised."""
+    while True:
+        message = _read_object(stream)
+        event = message.get("event")
+        if event == wanted:
+            return message
+        if event == "error":
+            cls = _ERRORS.get(str(message.get("code")), ServiceFailed)
+            raise cls(str(message.get("message")), hint=str(message.get("hint", "")))
+        if event != "progress":
+            raise ProtocolError(f"expected {wanted!r}, the service sent {event!r}")
+        if on_progress is not None:
+            on_progress(message)
+
+
+def _read_object(stream: Stream) -> dict[str, Any]:
+    try:
+        message = json.loads(read_line_block(stream))
+    except (ValueError, RecursionError):
+        raise ProtocolError("the peer sent a line that is not JSON") from None
+    if not isinstance(message, dict):
+        raise ProtocolError("the peer sent a line that is not a JSON object")
+    return message

@@ -1,0 +1,116 @@
+"""The life of one session, in its own process: greeting, work, verdict, all of it timed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from socketpool.errors import ServiceFailed, SocketpoolError, TimedOut
+from socketpool.rsi import workspace as workspaces_of
+from socketpool.rsi.blocks import ConnectionCut
+from socketpool.rsi.session import read_greeting, send_error, send_event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from socketpool.rsi.service import ServiceServer, SessionLimits
+    from socketpool.rsi.tokens import LeaseTokens
+    from socketpool.rsi.workspace import Workspace
+
+HANDSHAKE_SECONDS = 5.0
+"""A peer that has not shown a valid token by then is dropped, however slowly it types."""
+
+IDLE_SECONDS = 60.0
+"""The longest wait for a peer in the middle of its work."""
+
+LEASE_CHECK_SECONDS = 1.0
+
+LEASE_LOST_STATUS = 3
+
+log = logging.getLogger("socketpool.session")
+
+
+def run_session(
+    connection: socket.socket,
+    *,
+    service: type[ServiceServer],
+    tokens: LeaseTokens,
+    workspaces: Path,
+    port: int,
+    limits: SessionLimits,
+) -> None:
+    """Serve one connection to its end; every failure has been told to the peer and logged."""
+    lease = ""
+    try:
+        with _time_limit(HANDSHAKE_SECONDS, "no valid token within the time allowed"):
+            connection.settimeout(HANDSHAKE_SECONDS)
+            claim = tokens.verify(read_greeting(connection))
+            workspace = workspaces_of.enter(workspaces, claim, port)
+            lease = claim.lease
+            send_event(connection, "ready")
+        _end_with_lease(workspace)
+        connection.settimeout(IDLE_SECONDS)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with _time_limit(limits.session_time, "the session took longer than the service allows"):
+            detail = service(connection, workspace, limits).run()
+            send_event(connection, "done", detail=detail)
+        log.info("session done", extra={"lease": lease, "port": port})
+    except ConnectionCut as error:
+        log.warning("session cut", extra={"lease": lease, "port": port, "error": error.message})
+    except SocketpoolError as error:
+        log.warning("session refused", extra={"lease": lease, "port": port, "error": error.message})
+        _tell(connection, error)
+    except Exception as error:  # noqa: BLE001 - the operator's code may raise anything
+        log.exception("session failed", extra={"lease": lease, "port": port})
+        _tell(
+            connection,
+            ServiceFailed(
+                f"the service failed unexpectedly ({type(error).__name__})",
+                hint=f"its operator finds the details in its log under lease {lease}",
+            ),
+        )
+
+
+def _tell(connection: socket.socket, error: SocketpoolError) -> None:
+    try:
+        connection.settimeout(HANDSHAKE_SECONDS)
+        send_error(connection, error)
+        # Closing with unread input would reset the connection and take the verdict with it.
+        connection.shutdown(socket.SHUT_WR)
+        for _ in range(64):
+            if not connection.recv(1 << 16):
+                break
+    except (OSError, SocketpoolError):
+        log.info("the peer did not wait for the verdict")
+
+
+@contextmanager
+def _time_limit(seconds: float, message: str) -> Iterator[None]:
+    def expire(*_: Any) -> None:
+        raise TimedOut(message)
+
+    signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _end_with_lease(workspace: Workspace) -> None:
+    """End this process soon after its lease ends, whatever it is doing then."""
+
+    def watch() -> None:
+        tick = threading.Event()
+        while workspace.alive:
+            tick.wait(LEASE_CHECK_SECONDS)
+        log.warning("the lease ended during the session", extra={"lease": workspace.root.name})
+        os._exit(LEASE_LOST_STATUS)
+
+    threading.Thread(target=watch, daemon=True, name="lease-watch").start()

@@ -1,0 +1,49 @@
+"""The base of an operator's vendor: members in as files, what changed goes back."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from socketpool.errors import ServiceFailed
+from socketpool.rsi import members
+from socketpool.rsi.interfaces import VendorInterface
+from socketpool.rsi.service import ServiceServer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+class VendorServer(ServiceServer, VendorInterface):
+    """Override `transfer`: read and rewrite the files in `members`, then return.
+
+    ``members`` maps each member's name in the client's archive to a file of the workspace.  The
+    name is data, shown and compared but never used as a path; the file has a name of ours with
+    the member's suffix.  What `transfer` leaves changed goes back to the client.
+    """
+
+    members: Mapping[str, Path]
+
+    def run(self) -> dict[str, Any]:
+        """Unpack, `transfer`, pack what changed."""
+        with self.locked():
+            if not self.workspace.incoming.exists():
+                raise ServiceFailed(
+                    "nothing was uploaded in this lease", hint="run upload before vendor"
+                )
+            self._lines: list[str] = []
+            shutil.rmtree(self.workspace.members, ignore_errors=True)
+            unpacked = members.unpack(
+                self.workspace.incoming, self.workspace.members, self.limits.archive_size
+            )
+            self.members = {name: member.path for name, member in unpacked.items()}
+            self.transfer()
+            changed = members.pack_changed(unpacked, self.workspace.outgoing)
+            shutil.rmtree(self.workspace.members)
+        return {"members": len(unpacked), "changed": changed, "report": self._lines}
+
+    def report(self, line: str) -> None:
+        """Add a line to what the client's summary shows of this step."""
+        if len(self._lines) < 50:
+            self._lines.append(line[:500])

@@ -1,0 +1,118 @@
+"""A lease's workspace: one private directory, there exactly as long as the lease is alive.
+
+The pool server makes it and takes it away; services work in it.  Taking it away is a rename, so
+it ends at one instant for everybody.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from socketpool.errors import NotAuthorised, TimedOut
+from socketpool.rsi.interfaces import SemaphoreInterface
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from socketpool.rsi.tokens import LeaseClaim
+
+_LEASE_ID = re.compile(r"[a-z0-9]{1,64}")
+_RECORD = "lease.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The directory of one lease."""
+
+    root: Path
+
+    @property
+    def incoming(self) -> Path:
+        """The archive that the client uploaded."""
+        return self.root / "incoming.zip"
+
+    @property
+    def outgoing(self) -> Path:
+        """The members that the vendor changed, as an archive."""
+        return self.root / "outgoing.zip"
+
+    @property
+    def members(self) -> Path:
+        """The members while the vendor works on them, under names of ours."""
+        return self.root / "members"
+
+    @property
+    def alive(self) -> bool:
+        """Whether the lease still is."""
+        return (self.root / _RECORD).exists()
+
+
+def create(workspaces: Path, claim: LeaseClaim, ports: Iterable[int]) -> None:
+    """Make the workspace of a lease that was just granted; raises OSError."""
+    root = workspaces / claim.lease
+    root.mkdir(mode=0o700)
+    record = {"generation": claim.generation, "ports": list(ports)}
+    (root / _RECORD).write_text(json.dumps(record), encoding="utf-8")
+
+
+def discard(workspaces: Path, trash: Path, lease_id: str) -> None:
+    """End the workspace at once, by moving it where it will be deleted."""
+    try:
+        (workspaces / lease_id).rename(trash / f"{lease_id}.{time.monotonic_ns()}")
+    except FileNotFoundError:
+        pass
+
+
+def enter(workspaces: Path, claim: LeaseClaim, port: int) -> Workspace:
+    """The workspace of a live lease of which this port is a part; raises NotAuthorised."""
+    refused = NotAuthorised(
+        "the lease has ended or is not for this service", hint="take a new lease"
+    )
+    if _LEASE_ID.fullmatch(claim.lease) is None:
+        raise refused
+    root = workspaces / claim.lease
+    try:
+        record = json.loads((root / _RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise refused from None
+    if record["generation"] != claim.generation or port not in record["ports"]:
+        raise refused
+    return Workspace(root)
+
+
+class WorkspaceLock(SemaphoreInterface):
+    """Keeps the steps of one lease apart, across processes; ends with the process that holds it."""
+
+    def __init__(self, workspace: Workspace, *, patience: float) -> None:
+        self._path = workspace.root / "lock"
+        self._patience = patience
+        self._fd = -1
+
+    def lock(self) -> None:
+        """See `SemaphoreInterface.lock`."""
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    os.close(fd)
+                    raise TimedOut("another step of this lease is still at work") from None
+                time.sleep(0.02)
+            else:
+                self._fd = fd
+                return
+
+    def unlock(self) -> None:
+        """See `SemaphoreInterface.unlock`."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,82 @@
+"""The pool server's process, as supervisord runs it: ``python -m socketpool.server <state dir>``."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from socketpool.config.settings import Settings
+from socketpool.config.statedir import StateDir
+from socketpool.errors import ConfigError, SocketpoolError
+from socketpool.logs import log_to_stderr
+from socketpool.rsi.tokens import LeaseTokens, read_secret
+from socketpool.server.app import make_app
+from socketpool.server.keeper import Keeper
+from socketpool.store.sqlite import SqliteLeaseStore
+from socketpool.supervision.rpc import Supervisor
+
+BACKLOG = 2048
+
+
+def main(root: str) -> int:
+    """Serve until SIGTERM; returns the exit code."""
+    log_to_stderr()
+    state = StateDir(Path(root))
+    try:
+        settings = Settings.model_validate_json(state.settings.read_bytes())
+        listener = _listen(settings.listen.host, settings.listen.port)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(settings, state, listener))
+    except SocketpoolError as error:
+        print(f"pool server: {error.message}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+
+
+async def _serve(settings: Settings, state: StateDir, listener: socket.socket) -> int:
+    keeper = Keeper(
+        settings,
+        state,
+        Supervisor(state.supervisor_socket),
+        SqliteLeaseStore(state.store),
+        LeaseTokens(read_secret(state.lease_key)),
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(
+            make_app(keeper, read_secret(state.token)),
+            loop="none",
+            http="httptools",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=60,
+            timeout_graceful_shutdown=3,
+        )
+    )
+    await server.serve([listener])
+    return 0 if server.started else 1
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        raise ConfigError(
+            f"can't listen on {host} port {port}: {error.strerror}",
+            hint="another program may have the port; choose another",
+        ) from None
+    return listener
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

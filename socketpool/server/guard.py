@@ -1,0 +1,111 @@
+"""What stands before the API: the token, and bounds on every request's size and time."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from typing import TYPE_CHECKING
+
+from socketpool.errors import NotAuthorised, SocketpoolError, TimedOut
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_BODY_BYTES = 64 << 10
+BODY_SECONDS = 10.0
+
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/docs", "/openapi.json"})
+OPEN_PREFIX = "/static-offline-docs/"
+"""The API's description tells nothing about a pool; health checks must work without a secret."""
+
+
+class TooLarge(SocketpoolError):
+    """A request is larger than any that makes sense."""
+
+    code = "too-large"
+
+
+def problem(status: int, error: SocketpoolError) -> bytes:
+    """An error as problem details."""
+    details = {
+        "type": f"urn:socketpool:problem:{error.code}",
+        "title": error.code.replace("-", " "),
+        "status": status,
+        "detail": error.message,
+        "code": error.code,
+        "hint": error.hint,
+    }
+    return json.dumps(details).encode()
+
+
+class Guard:
+    """ASGI middleware: refuse before anything of the application runs."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._expected = f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is authorised and bounded."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path: str = scope["path"]
+        if not (path in OPEN_PATHS or path.startswith(OPEN_PREFIX)):
+            given = dict(scope["headers"]).get(b"authorization", b"")
+            if not hmac.compare_digest(given, self._expected):
+                error = NotAuthorised(
+                    "the API token is missing or wrong",
+                    hint="name the pool's token file in SOCKETPOOL_TOKEN_FILE",
+                )
+                await _refuse(send, 401, error)
+                return
+        try:
+            body = await _read_body(receive)
+        except TooLarge as error:
+            await _refuse(send, 413, error)
+            return
+        except TimedOut as error:
+            await _refuse(send, 408, error)
+            return
+
+        delivered = False
+
+        async def replay() -> Message:
+            nonlocal delivered
+            if not delivered:
+                delivered = True
+                return {"type": "http.request", "body": body, "more_body": False}
+            return await receive()
+
+        await self._app(scope, replay, send)
+
+
+async def _read_body(receive: Receive) -> bytes:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                body += message.get("body", b"")
+                if len(body) > MAX_BODY_BYTES:
+                    raise TooLarge(f"a request has {MAX_BODY_BYTES} bytes at most")
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        raise TimedOut("the request did not arrive in time") from None
+
+
+async def _refuse(send: Send, status: int, error: SocketpoolError) -> None:
+    body = problem(status, error)
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    if status == 401:
+        headers.append((b"www-authenticate", b'Bearer realm="socketpool"'))
+    else:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,58 @@
+"""Group commit: changes that arrive while one commit is under way share the next.
+
+A sync of the disk costs the same for one change and for a hundred.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from socketpool.store.contract import StoreError
+
+if TYPE_CHECKING:
+    from socketpool.store.contract import Change, LeaseStore
+
+
+class Journal:
+    """Makes changes durable in the order in which they were given."""
+
+    def __init__(self, store: LeaseStore) -> None:
+        self._store = store
+        self._pending: list[tuple[Change, asyncio.Future[None]]] = []
+        self._worker: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+
+    async def write(self, change: Change) -> None:
+        """Return when the change is durable; raises :class:`StoreError`."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pending.append((change, done))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._commit_all())
+        await done
+
+    async def close(self) -> None:
+        """Finish what was given, then close the store."""
+        if self._worker is not None:
+            await self._worker
+        self._thread.shutdown()
+        self._store.close()
+
+    async def _commit_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._pending:
+            batch, self._pending = self._pending, []
+            changes = [change for change, _ in batch]
+            failure: StoreError | None = None
+            try:
+                await loop.run_in_executor(self._thread, self._store.commit, changes)
+            except StoreError as error:
+                failure = error
+            for _, done in batch:
+                if done.cancelled():
+                    continue
+                if failure is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(failure)

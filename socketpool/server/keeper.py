@@ -1,0 +1,149 @@
+"""The pool server's whole state and its lifetime: recover, warm up, keep, close."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+from collections import Counter
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+from socketpool.core.pool import Pool
+from socketpool.errors import SocketpoolError
+from socketpool.server.instances import InstanceKeeper
+from socketpool.server.journal import Journal
+from socketpool.server.leases import LeaseKeeper, live_leases
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from socketpool.config.settings import Settings
+    from socketpool.config.statedir import StateDir
+    from socketpool.core.records import Lease
+    from socketpool.rsi.tokens import LeaseTokens
+    from socketpool.store.contract import LeaseStore
+    from socketpool.supervision.rpc import Supervisor
+
+log = logging.getLogger("socketpool.server")
+
+
+class Keeper:
+    """Joins the core's tables with supervisord, the store and the clients."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: StateDir,
+        supervisor: Supervisor,
+        store: LeaseStore,
+        tokens: LeaseTokens,
+    ) -> None:
+        self.settings = settings
+        self.pool = Pool(
+            (service.plan() for service in settings.services.values()),
+            settings.ports,
+            max_age=settings.lease.max,
+            new_id=lambda: secrets.token_hex(8),
+        )
+        self.ready = False
+        self._state = state
+        self._supervisor = supervisor
+        self._store = store
+        self._short = asyncio.Event()
+        self._warmed_up = asyncio.Event()
+        self._journal = Journal(store)
+        self.leases = LeaseKeeper(
+            self.pool,
+            state,
+            self._journal,
+            tokens,
+            settings.lease,
+            wanted=self._on_wanted,
+        )
+        self.instances = InstanceKeeper(
+            self.pool,
+            state,
+            supervisor,
+            host=settings.services_host,
+            changed=self.leases.serve_waiting,
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Recover what a run before left, then keep the pool until the block ends."""
+        await self._recover()
+        tasks = [
+            asyncio.create_task(self.instances.keep()),
+            asyncio.create_task(self.leases.keep()),
+            asyncio.create_task(self._grow_when_short()),
+            asyncio.create_task(self._become_ready()),
+        ]
+        for task in tasks:
+            task.add_done_callback(_die_if_failed)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
+            self.instances.close()
+            await self._journal.close()
+
+    def count(self, service: str) -> dict[str, int]:
+        """How many instances of a service are in which state."""
+        states = (i.state for i in self.pool.instances.values() if i.service == service)
+        return dict(Counter(map(str, states)))
+
+    def seconds_left(self, lease: Lease) -> float:
+        """How long the lease lives unless it is renewed."""
+        return round(max(0.0, lease.expires - asyncio.get_running_loop().time()), 3)
+
+    async def _recover(self) -> None:
+        processes = self._supervisor.processes()
+        records, self.pool.generation = self._store.load()
+        live = live_leases(records, processes, self._state)
+        leased = {grant.port for record in live for grant in record.grants}
+        await self.instances.adopt(processes, leased)
+        self.leases.restore(live, asyncio.get_running_loop().time())
+        log.info("recovered", extra={"instances": len(self.pool.instances), "leases": len(live)})
+
+    def _on_wanted(self) -> None:
+        self._short.set()
+        self.instances.look()
+
+    async def _grow_when_short(self) -> None:
+        self._short.set()
+        while True:
+            await self._short.wait()
+            self._short.clear()
+            try:
+                await self.instances.keep_warm(self.leases.queue.demand())
+            except SocketpoolError as error:
+                log.warning("growing failed", extra={"error": error.message})
+                await asyncio.sleep(1)
+                self._short.set()
+            else:
+                self._warmed_up.set()
+
+    async def _become_ready(self) -> None:
+        await self._warmed_up.wait()
+        while not self.pool.settled():
+            await asyncio.sleep(0.02)
+        self.ready = True
+        log.info("ready", extra={"services": {n: self.count(n) for n in self.pool.services}})
+
+
+def _die_if_failed(task: asyncio.Task[None]) -> None:
+    """A keeper that ended by itself is a bug; without it the pool only seems to work."""
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("keeper failed", exc_info=task.exception())
+        asyncio.get_running_loop().call_soon(_terminate)
+
+
+def _terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,282 @@
+"""Keeps the leases: grants, renews, releases and reclaims them, durably.
+
+Grants come from the core's tables in memory and are in the store before the client hears of them.
+The workspace is made last and taken away first, so that a lease without a workspace is no lease,
+whatever the store still says after a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from socketpool.core.lifecycle import LeaseEvent
+from socketpool.core.pool import Exhausted
+from socketpool.core.records import Lease
+from socketpool.errors import NoCapacity, SocketpoolError
+from socketpool.rsi import workspace
+from socketpool.rsi.tokens import LeaseClaim
+from socketpool.server.queue import Waiter, WaitQueue
+from socketpool.store.contract import Forget, LeaseRecord, Save, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from socketpool.config.models import LeaseSettings
+    from socketpool.config.statedir import StateDir
+    from socketpool.core.pool import Pool
+    from socketpool.rsi.tokens import LeaseTokens
+    from socketpool.server.journal import Journal
+    from socketpool.supervision.rpc import ProcessInfo
+
+EXPIRY_BEAT = 0.25
+
+log = logging.getLogger("socketpool.leases")
+
+
+class NoSuchLease(SocketpoolError):
+    """The lease is not, or no longer, alive."""
+
+    exit_code = 5
+    code = "no-such-lease"
+
+
+class ServiceUnknown(SocketpoolError):
+    """A service was asked for that the catalogue doesn't have."""
+
+    exit_code = 2
+    code = "unknown-service"
+
+
+class KeyReused(SocketpoolError):
+    """A request key came back with another request."""
+
+    exit_code = 2
+    code = "key-reused"
+
+
+class Ask(NamedTuple):
+    """A client's request for a lease: times in seconds, ``key`` empty for none."""
+
+    services: tuple[str, ...]
+    ttl: float
+    key: str
+    wait: float
+
+
+class LeaseKeeper:
+    """The leases of one pool.  ``wanted`` is called when instances may have to be added."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        state: StateDir,
+        journal: Journal,
+        tokens: LeaseTokens,
+        limits: LeaseSettings,
+        *,
+        wanted: Callable[[], None],
+    ) -> None:
+        self._pool = pool
+        self._state = state
+        self._journal = journal
+        self._tokens = tokens
+        self._limits = limits
+        self._wanted = wanted
+        self.queue = WaitQueue()
+        self._created: dict[str, float] = {}  # lease -> wall-clock second, for display
+        self._granting: set[str] = set()  # in memory, but not yet durable
+        self._arriving: dict[str, asyncio.Task[Lease]] = {}  # by request key
+
+    def restore(self, records: list[LeaseRecord], now: float) -> None:
+        """Take back the leases that `live_leases` found; their clients get one time to live."""
+        for record in records:
+            age = max(0.0, time.time() - record.created)
+            until = now + max(0.0, self._limits.max - age)
+            self._pool.restore(
+                Lease(
+                    id=record.id,
+                    generation=record.generation,
+                    grants=record.grants,
+                    ttl=record.ttl,
+                    expires=min(now + record.ttl, until),
+                    until=until,
+                    key=record.key,
+                )
+            )
+            self._created[record.id] = record.created
+
+    async def acquire(self, ask: Ask) -> Lease:
+        """A lease, new or the one that the same request key already got.
+
+        Raises :class:`ServiceUnknown`, :class:`NoCapacity`, :class:`KeyReused` or
+        :class:`~socketpool.store.contract.StoreError`.
+        """
+        for service in ask.services:
+            if service not in self._pool.services:
+                raise ServiceUnknown(
+                    f"no service is named {service!r}",
+                    hint="known services: " + ", ".join(sorted(self._pool.services)),
+                )
+        if not ask.key:
+            return await self._acquire(ask)
+        task = self._arriving.get(ask.key)
+        if task is None:
+            task = asyncio.create_task(self._acquire(ask))
+            self._arriving[ask.key] = task
+            task.add_done_callback(lambda _: self._arriving.pop(ask.key, None))
+        lease = await asyncio.shield(task)
+        if tuple(grant.service for grant in lease.grants) != ask.services:
+            raise KeyReused(
+                "the request key already belongs to a lease of other services",
+                hint="use a new key for a new request",
+            )
+        return lease
+
+    def token(self, lease: Lease) -> str:
+        """What the lease's holder shows to its services."""
+        return self._tokens.sign(LeaseClaim(lease.id, lease.generation))
+
+    def created(self, lease: Lease) -> float:
+        """When the lease was granted, in wall-clock seconds since the epoch."""
+        return self._created[lease.id]
+
+    def get(self, lease_id: str) -> Lease:
+        """A live lease; raises :class:`NoSuchLease`."""
+        try:
+            return self._pool.leases[lease_id]
+        except KeyError:
+            raise NoSuchLease(
+                "no such lease: it was released, ran out, or never was", hint="take a new lease"
+            ) from None
+
+    def renew(self, lease_id: str) -> Lease:
+        """Give the lease another time to live; raises :class:`NoSuchLease`."""
+        self.get(lease_id)
+        return self._pool.renew(lease_id, _now())
+
+    async def release(self, lease_id: str) -> None:
+        """End the lease; raises :class:`NoSuchLease`."""
+        await self._end(self.get(lease_id), LeaseEvent.RELEASE)
+
+    async def keep(self) -> None:
+        """Reclaim for ever what is not renewed in time, and delete what leases left behind."""
+        while True:
+            for lease in self._pool.expired(_now()):
+                if lease.id not in self._granting:
+                    await self._end(lease, LeaseEvent.EXPIRE)
+            await asyncio.to_thread(self._empty_trash)
+            await asyncio.sleep(EXPIRY_BEAT)
+
+    def serve_waiting(self) -> None:
+        """Instances became idle: grant to those who wait."""
+        self.queue.serve()
+
+    async def _acquire(self, ask: Ask) -> Lease:
+        known = self._pool.find(ask.key)
+        if known is not None:
+            return known
+        lease = self._grant_now(ask) or await self._wait(ask)
+        self._granting.add(lease.id)
+        try:
+            self._created[lease.id] = time.time()
+            record = LeaseRecord(
+                lease.id, lease.generation, lease.key, lease.ttl, time.time(), lease.grants
+            )
+            await self._journal.write(Save(record))
+            ports = [grant.port for grant in lease.grants]
+            workspace.create(
+                self._state.workspaces, LeaseClaim(lease.id, lease.generation), ports
+            )
+        except (StoreError, OSError) as error:
+            await self._end(lease, LeaseEvent.RELEASE)
+            if isinstance(error, StoreError):
+                raise
+            raise StoreError(
+                f"no workspace could be made: {error.strerror}",
+                hint="check that the state directory's disk is writable and has space",
+            ) from error
+        finally:
+            self._granting.discard(lease.id)
+        self._wanted()
+        names = [grant.instance for grant in lease.grants]
+        log.info("lease granted", extra={"lease": lease.id, "instances": names, "ttl": lease.ttl})
+        return lease
+
+    def _grant_now(self, ask: Ask) -> Lease | None:
+        if self.queue.must_wait(ask.services):
+            return None
+        try:
+            return self._grant(ask)
+        except Exhausted:
+            return None
+
+    def _grant(self, ask: Ask) -> Lease:
+        return self._pool.grant(
+            ask.services, ttl=min(ask.ttl, self._limits.max), key=ask.key, now=_now()
+        )
+
+    async def _wait(self, ask: Ask) -> Lease:
+        future: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        waiter = Waiter(ask.services, lambda: self._grant(ask), future)
+        ahead = self.queue.join(waiter)
+        self._wanted()
+        # Not wait_for: it could throw away a lease that was granted in the moment of its timeout.
+        done, _ = await asyncio.wait({future}, timeout=ask.wait)
+        if not done:
+            self.queue.leave(waiter)
+            raise NoCapacity(
+                f"nothing became free within {ask.wait:g} s for: {', '.join(ask.services)} "
+                f"({ahead} requests were waiting before)",
+                hint="try again later, wait longer, or ask the operator to raise max",
+            )
+        return future.result()
+
+    async def _end(self, lease: Lease, event: LeaseEvent) -> None:
+        if lease.id not in self._pool.leases:
+            return
+        workspace.discard(self._state.workspaces, self._state.trash, lease.id)
+        self._pool.end(lease.id, event, _now())
+        self._created.pop(lease.id, None)
+        log.info("lease ended", extra={"lease": lease.id, "how": event})
+        self.queue.serve()
+        self._wanted()
+        try:
+            await self._journal.write(Forget(lease.id))
+        except StoreError as error:
+            # Without its workspace nobody takes it for a lease after a restart either.
+            log.error("store failed", extra={"lease": lease.id, "error": error.message})  # noqa: TRY400
+
+    def _empty_trash(self) -> None:
+        for path in self._state.trash.iterdir():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def live_leases(
+    records: list[LeaseRecord], processes: list[ProcessInfo], state: StateDir
+) -> list[LeaseRecord]:
+    """Those leases of the store that still are: with their workspace and all their instances.
+
+    Everything else in the workspaces' folder goes to the trash.
+    """
+    names = {f"{p.group}:{p.name}" for p in processes}
+    live = [
+        record
+        for record in records
+        if workspace.Workspace(state.workspaces / record.id).alive
+        and all(grant.instance in names for grant in record.grants)
+    ]
+    ids = {record.id for record in live}
+    for path in state.workspaces.iterdir():
+        if path.name not in ids:
+            workspace.discard(state.workspaces, state.trash, path.name)
+    return live
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+

@@ -1,0 +1,101 @@
+"""The API's requests and answers, as its OpenAPI page shows them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+
+MOST_SERVICES = 16
+LONGEST_WAIT = 300.0
+
+_Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
+class LeaseRequest(BaseModel):
+    """Ask for one instance of each service, all or nothing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    services: Annotated[list[_Name], Field(min_length=1, max_length=MOST_SERVICES)]
+    ttl: Annotated[float, Field(ge=1, le=30 * 86400, description="seconds")] | None = None
+    key: Annotated[
+        str,
+        StringConstraints(max_length=128),
+        Field(description="a request key of the client's: asked again, the same lease comes back"),
+    ] = ""
+    wait: Annotated[
+        float, Field(ge=0, le=LONGEST_WAIT, description="seconds to wait for capacity")
+    ] = 10.0
+
+    @field_validator("services")
+    @classmethod
+    def _distinct(cls, value: list[str]) -> list[str]:
+        if len(set(value)) != len(value):
+            raise ValueError("each service can be named once")
+        return value
+
+
+class LeasedService(BaseModel):
+    """Where one service of a lease is reached, and what is to be done with it."""
+
+    service: str
+    host: str
+    port: int
+    instance: str
+    client: str | None = Field(description="the client portion it works with; null for a plain one")
+
+
+class LeaseView(BaseModel):
+    """A live lease."""
+
+    lease: str
+    ttl: float
+    expires_in: float
+    created: float = Field(description="seconds since the epoch")
+    services: list[LeasedService]
+
+
+class GrantedLease(LeaseView):
+    """A lease with the token that its services ask for."""
+
+    token: str
+
+
+class ServiceView(BaseModel):
+    """A service of the catalogue and how many instances are in which state."""
+
+    service: str
+    description: str
+    client: str | None
+    warm: int
+    max: int
+    instances: dict[str, int]
+
+
+class InstanceView(BaseModel):
+    """One supervisor program."""
+
+    instance: str
+    service: str
+    port: int
+    state: str
+    pid: int
+    lease: str | None
+
+
+class Readiness(BaseModel):
+    """Whether every service has been started up."""
+
+    ready: bool
+
+
+class Problem(BaseModel):
+    """Problem details (RFC 9457) with a stable ``code``."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str = ""

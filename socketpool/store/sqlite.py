@@ -1,0 +1,94 @@
+"""The embedded lease store: one SQLite file, written ahead and synced at each commit."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from socketpool.core.records import Grant
+from socketpool.store.contract import Change, LeaseRecord, Save, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS lease (
+    id TEXT PRIMARY KEY,
+    generation INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    ttl REAL NOT NULL,
+    created REAL NOT NULL,
+    grants TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS highest (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    generation INTEGER NOT NULL
+) STRICT;
+INSERT OR IGNORE INTO highest VALUES (1, 0);
+"""
+
+
+class SqliteLeaseStore:
+    """A `LeaseStore` in a file; raises :class:`StoreError` when it can't be opened."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise self._failure(error) from None
+
+    def load(self) -> tuple[list[LeaseRecord], int]:
+        """See `LeaseStore.load`."""
+        try:
+            rows = self._db.execute(
+                "SELECT id, generation, key, ttl, created, grants FROM lease ORDER BY generation"
+            ).fetchall()
+            (highest,) = self._db.execute("SELECT generation FROM highest").fetchone()
+        except sqlite3.Error as error:
+            raise self._failure(error) from None
+        return [LeaseRecord(*row[:5], _read_grants(row[5])) for row in rows], highest
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        """See `LeaseStore.commit`; many changes cost one sync."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for change in changes:
+                if isinstance(change, Save):
+                    r = change.record
+                    row = (r.id, r.generation, r.key, r.ttl, r.created, _grants(r))
+                    self._db.execute("INSERT OR REPLACE INTO lease VALUES (?,?,?,?,?,?)", row)
+                    self._db.execute(
+                        "UPDATE highest SET generation = max(generation, ?)", (r.generation,)
+                    )
+                else:
+                    self._db.execute("DELETE FROM lease WHERE id = ?", (change.lease_id,))
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise self._failure(error) from None
+
+    def close(self) -> None:
+        """See `LeaseStore.close`."""
+        self._db.close()
+
+    def _failure(self, error: sqlite3.Error) -> StoreError:
+        return StoreError(
+            f"{self._path.name}: {error}",
+            hint="check that the state directory's disk is writable and has space",
+        )
+
+
+def _grants(record: LeaseRecord) -> str:
+    return json.dumps([asdict(grant) for grant in record.grants])
+
+
+def _read_grants(text: str) -> tuple[Grant, ...]:
+    return tuple(Grant(**grant) for grant in json.loads(text))

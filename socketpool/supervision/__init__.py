@@ -1,0 +1,1 @@
+"""supervisord: its configuration, its RPC, its life, and the processes under it."""

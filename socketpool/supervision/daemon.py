@@ -1,0 +1,239 @@
+"""A pool in the foreground: writes what supervisord needs, runs it, and leaves nothing behind.
+
+Whatever way this process ends, nothing survives it: the kernel tells supervisord when we die, and
+every process of the pool when supervisord dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from socketpool.errors import ConfigError, SocketpoolError, TimedOut
+from socketpool.rsi.tokens import ensure_secret, read_secret
+from socketpool.supervision import conf
+from socketpool.supervision.launch import die_with_parent
+from socketpool.supervision.processes import busy_ports, end, strays
+from socketpool.supervision.rpc import Supervisor, SupervisorUnreachable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from socketpool.config.settings import Service, Settings
+    from socketpool.config.statedir import StateDir
+
+START_SECONDS = 60.0
+STOP_SECONDS = 15.0
+WANTED_DESCRIPTORS = 8192
+
+
+class PoolFailed(SocketpoolError):
+    """The pool ended by itself, or never came up."""
+
+    code = "pool-failed"
+
+
+class Pool:
+    """supervisord with the pool server and all instances under it."""
+
+    def __init__(self, settings: Settings, state: StateDir) -> None:
+        self._settings = settings
+        self._state = state
+        self._supervisor = Supervisor(state.supervisor_socket)
+        self._lock = -1
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start supervisord; raises ConfigError when the state directory or port is in use."""
+        self._state.prepare()
+        self._take_lock()
+        end(strays(self._state.supervisor_socket), grace=2.0)
+        listen = self._settings.listen
+        if busy_ports(listen.host, [listen.port]):
+            raise ConfigError(
+                f"{listen} is in use by another program",
+                hint="choose another port, or 0 to have one picked",
+            )
+        self._write_files()
+        _raise_descriptor_limit()
+        with (self._state.logs / "supervisord.err").open("wb") as err:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "supervisor.supervisord",
+                    "-n",
+                    "-c",
+                    str(self._state.supervisord_conf),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=err,
+                stderr=err,
+                cwd=self._state.root,
+                start_new_session=True,  # Ctrl-C is for us; we then end it in order
+                preexec_fn=_end_when_parent_dies,  # noqa: PLW1509 - this process has one thread
+            )
+
+    def wait_ready(self) -> None:
+        """Return when every service was started up; raises PoolFailed or TimedOut."""
+        deadline = time.monotonic() + START_SECONDS
+        while not self._is_ready():
+            self._raise_if_dead()
+            if time.monotonic() > deadline:
+                raise TimedOut(
+                    f"the pool was not ready within {START_SECONDS:g} s",
+                    hint=f"look into {self._state.logs}",
+                )
+            time.sleep(0.05)
+
+    def instances(self) -> dict[str, list[dict[str, Any]]]:
+        """The instances by service, as the pool server tells them."""
+        token = read_secret(self._state.token)
+        answer = self._get("/v1/instances", {"Authorization": f"Bearer {token}"})
+        by_service: dict[str, list[dict[str, Any]]] = {n: [] for n in self._settings.services}
+        for instance in json.loads(answer or b"[]"):
+            by_service[instance["service"]].append(instance)
+        return by_service
+
+    def wait(self) -> None:
+        """Return when supervisord has ended."""
+        if self._process is not None:
+            self._process.wait()
+
+    def stop(self) -> None:
+        """End everything, whatever state it is in; may be called more than once."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        if self._lock >= 0:
+            end(strays(self._state.supervisor_socket), grace=2.0)
+            os.close(self._lock)
+            self._lock = -1
+
+    def _take_lock(self) -> None:
+        self._lock = os.open(self._state.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            self._lock = -1
+            raise ConfigError(
+                f"another pool server is running on {self._state.root}",
+                hint="stop it, or name another directory with --state-dir",
+            ) from None
+
+    def _write_files(self) -> None:
+        state = self._state
+        for old in (*state.programs.iterdir(), *state.services.iterdir()):
+            old.unlink()
+        try:
+            ensure_secret(state.token)
+            ensure_secret(state.lease_key)
+            for service in self._settings.services.values():
+                spec = json.dumps(service_spec(self._settings, state, service))
+                conf.install(state.services / f"{service.name}.json", spec)
+            conf.install(state.settings, self._settings.model_dump_json(by_alias=True))
+            conf.install(state.supervisord_conf, conf.main_conf(state, root=os.geteuid() == 0))
+        except OSError as error:
+            raise ConfigError(
+                f"{state.root}: {error.strerror}", hint="check the disk's space and permissions"
+            ) from None
+
+    def _is_ready(self) -> bool:
+        return self._get("/readyz", {}) is not None
+
+    def _get(self, path: str, headers: dict[str, str]) -> bytes | None:
+        """The pool server's answer, if it is a good one."""
+        listen = self._settings.listen
+        connection = http.client.HTTPConnection(_reachable(listen.host), listen.port, timeout=5)
+        try:
+            connection.request("GET", path, headers=headers)
+            response = connection.getresponse()
+            body = response.read()
+        except (OSError, http.client.HTTPException):
+            return None
+        else:
+            return body if response.status == 200 else None
+        finally:
+            connection.close()
+
+    def _raise_if_dead(self) -> None:
+        if self._process is not None and self._process.poll() is not None:
+            raise PoolFailed(
+                "supervisord ended by itself: " + _last_lines(self._state.logs / "supervisord.err"),
+                hint=f"look into {self._state.logs / 'supervisord.log'}",
+            )
+        try:
+            processes = self._supervisor.processes()
+        except SupervisorUnreachable:
+            return  # it isn't up yet
+        for process in processes:
+            if process.name == conf.POOL_SERVER and process.state == "FATAL":
+                log = self._state.logs / f"{conf.POOL_SERVER}.log"
+                raise PoolFailed(
+                    "the pool server does not start: " + _last_lines(log), hint=f"look into {log}"
+                )
+
+
+def service_spec(settings: Settings, state: StateDir, service: Service) -> dict[str, object]:
+    """What `launch` and the SDK's runner are told about a service."""
+    spec: dict[str, object] = {
+        "name": service.name,
+        "host": settings.services_host,
+        "folder": service.folder,
+        "environment": service.environment,
+        "limits": service.limits.model_dump(),
+        "scratch": str(state.scratch),
+        "own_workspace": service.sdk is None,
+        "values": {
+            "host": settings.services_host,
+            "python": sys.executable,
+            "folder": service.folder,
+        },
+        "argv": service.command,
+    }
+    if service.sdk is not None:
+        spec_path = str(state.services / f"{service.name}.json")
+        spec["argv"] = [sys.executable, "-P", "-m", "socketpool.rsi.runner", spec_path, "{port}"]
+        spec["sdk"] = service.sdk.model_dump(by_alias=True)
+        spec["lease_key"] = str(state.lease_key)
+        spec["workspaces"] = str(state.workspaces)
+    return spec
+
+
+def _end_when_parent_dies() -> None:
+    die_with_parent(signal.SIGTERM)
+
+
+def _raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = WANTED_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(WANTED_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _reachable(host: str) -> str:
+    """An address at which a server listening on ``host`` answers."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+
+
+def _last_lines(path: Path, count: int = 5) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "(no log)"
+    return " | ".join(lines[-count:]) or "(empty log)"

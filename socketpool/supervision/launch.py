@@ -1,0 +1,93 @@
+"""What supervisord runs for every instance: prepare the process, then become the program.
+
+Runs as a script under ``python -I -S`` with the standard library alone, so that it costs a few
+milliseconds.  ``launch.py <service.json> <port>``.
+"""
+
+import ctypes
+import json
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import sys
+from typing import Any, NoReturn
+
+PR_SET_PDEATHSIG = 1
+PR_SET_NO_NEW_PRIVS = 38
+
+INHERITED = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "USER", "LOGNAME"})
+INHERITED_PREFIXES = ("LC_", "SUPERVISOR_")
+
+LIMITS = {
+    "memory": resource.RLIMIT_AS,
+    "cpu": resource.RLIMIT_CPU,
+    "file_size": resource.RLIMIT_FSIZE,
+    "open_files": resource.RLIMIT_NOFILE,
+}
+
+
+def die_with_parent(sig: int) -> None:
+    """Ask the kernel for ``sig`` when our parent ends, so that its death leaves no orphan.
+
+    Does nothing where the kernel is not Linux.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(sig), 0, 0, 0)
+
+
+def no_new_privileges() -> None:
+    """Give up set-user-id programs for this process and all it starts."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def limit_resources(limits: dict[str, Any]) -> None:
+    """Apply the limits of ``service.yml`` to this process; unknown and empty ones are skipped."""
+    for name, number in LIMITS.items():
+        value = limits.get(name)
+        if value is not None:
+            _, hard = resource.getrlimit(number)
+            most = int(value) if hard == resource.RLIM_INFINITY else min(int(value), hard)
+            resource.setrlimit(number, (most, most))
+
+
+def fill(text: str, values: dict[str, str]) -> str:
+    """Replace each ``{name}`` that ``values`` has; other braces stay."""
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
+
+
+def main(spec_path: str, port: str) -> NoReturn:
+    """Become the program that the specification names."""
+    parent = os.getppid()
+    die_with_parent(signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before we asked
+        sys.exit(1)
+    no_new_privileges()
+    spec: dict[str, Any] = json.loads(pathlib.Path(spec_path).read_text(encoding="utf-8"))
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name in INHERITED or name.startswith(INHERITED_PREFIXES)
+    }
+    scratch = pathlib.Path(spec["scratch"]) / port
+    values = {**spec["values"], "port": port, "workspace": str(scratch)}
+    if spec["own_workspace"]:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(mode=0o700, parents=True)
+        limit_resources(spec["limits"])
+        os.chdir(scratch)
+    for name, value in spec["environment"].items():
+        environment[name] = fill(value, values)
+    argv = [fill(argument, values) for argument in spec["argv"]]
+    try:
+        os.execvpe(argv[0], argv, environment)  # noqa: S606 - there is no shell on purpose
+    except OSError as error:
+        sys.exit(f"can't run {argv[0]!r}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])
