@@ -14,15 +14,17 @@ from socketpool.errors import ServiceFailed
 from socketpool.rsi import VendorServer
 
 try:
-    from minify_html import minify
+    import minify_html
 except ImportError:  # told to the client, when there is one, rather than to a log nobody reads
-    minify = None
+    HAS_MINIFIER = False
+else:
+    HAS_MINIFIER = True
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 # A minifier for HTML lower-cases attribute names and may move text: fatal to templates.
-TEMPLATE = re.compile(r"\{\{|\{%|<%|<\?php|\s(?:\*|\[|\()[A-Za-z(]", re.IGNORECASE)
+TEMPLATE = re.compile(r"\{\{|\{%|<%|<\?php|\s(?:\*ng[A-Z]|[\[(]+[A-Za-z.-]+[\])]+=)")
 
 WRAPPER = {".css": ("<style>", "</style>"), ".js": ("<script>", "</script>")}
 
@@ -32,7 +34,7 @@ class Vendor(VendorServer):
 
     def transfer(self) -> None:
         """Replace each member by its minified form where that is shorter."""
-        if minify is None:
+        if not HAS_MINIFIER:
             raise ServiceFailed(
                 "this pool's vendor example needs the package minify-html",
                 hint="its operator can install it: pip install 'socketpool[demo]'",
@@ -72,7 +74,7 @@ def minify_html_text(text: str) -> str | None:
     if TEMPLATE.search(text):
         return None
     return str(
-        minify(
+        minify_html.minify(
             text,
             keep_closing_tags=True,
             keep_html_and_head_opening_tags=True,
@@ -88,7 +90,7 @@ def minify_inside(text: str, kind: str) -> str | None:
     opening, closing = WRAPPER[kind]
     if closing[:-1] in text.lower():
         return None
-    page = str(minify(opening + text + closing, minify_css=True, minify_js=True))
+    page = str(minify_html.minify(opening + text + closing, minify_css=True, minify_js=True))
     if not (page.startswith(opening) and page.endswith(closing)):
         return None
     return page[len(opening) : -len(closing)] or None

@@ -25,7 +25,9 @@ def howto(command: str) -> str:
 
 def printable(text: str) -> str:
     """Text of others without what a terminal would obey."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
 
 
 def say(text: str = "") -> None:
@@ -43,14 +45,22 @@ class HowtoCommand(click.Command):
         self.format_options(ctx, formatter)
 
 
+class HowtoGroup(click.Group):
+    """A group of commands whose help is its HOWTO followed by its options and commands."""
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the HOWTO, then the options and commands."""
+        formatter.write(howto(self.name or ""))
+        formatter.write("\n")
+        self.format_options(ctx, formatter)
+
+
 class HostType(click.ParamType[str]):
     """An IPv4 or IPv6 address, or a name."""
 
     name = "ip"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check it; brackets around IPv6 are taken off."""
         text = str(value)
         if text.startswith("[") and text.endswith("]"):
@@ -69,9 +79,7 @@ class PortType(click.ParamType[int]):
     def __init__(self, lowest: int) -> None:
         self._lowest = lowest
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Check its range."""
         try:
             return check_port(str(value), lowest=self._lowest)

@@ -10,8 +10,8 @@ import click
 
 import socketpool
 from socketpool.cli.base import HELP_NAMES, HostType, HowtoCommand, PortType, printable, run
+from socketpool.cli.pooloptions import state_dir_option, token_file_option
 from socketpool.cli.progress import make_reporter
-from socketpool.cli.server import state_dir_option
 from socketpool.client.api import PoolClient
 from socketpool.client.roundtrip import RoundTrip, Summary
 from socketpool.client.token import find_token
@@ -24,7 +24,7 @@ from socketpool.client.token import find_token
 @click.argument("port", type=PortType(lowest=1))
 @click.argument("filename", type=click.Path(path_type=Path))
 @click.argument("services", nargs=-1, required=True)
-@click.option("--token-file", metavar="FILE", help="The file with the pool's API token.")
+@token_file_option
 @state_dir_option
 @click.option(
     "--wait",

@@ -11,10 +11,13 @@ import click
 
 import socketpool
 from socketpool.cli.base import HELP_NAMES, HostType, HowtoCommand, PortType, run, say
+from socketpool.cli.pooloptions import state_dir_option
 from socketpool.config.fields import Address
 from socketpool.config.hostfacts import ephemeral_ports, is_loopback, resolve
+from socketpool.config.models import DEFAULT_PORTS
 from socketpool.config.settings import Settings, load_settings
 from socketpool.config.statedir import StateDir
+from socketpool.errors import UsageError
 from socketpool.supervision.daemon import Pool
 
 if TYPE_CHECKING:
@@ -108,13 +111,6 @@ def _announce(settings: Settings, state: StateDir, pool: Pool) -> None:
     click.echo("stop it:       Ctrl-C")
 
 
-state_dir_option = click.option(
-    "--state-dir",
-    metavar="DIR",
-    help="Where the pool keeps its files; default: SOCKETPOOL_STATE_DIR, else the XDG state home.",
-)
-
-
 @click.command(
     "socketpool_server", cls=HowtoCommand, context_settings={"help_option_names": HELP_NAMES}
 )
@@ -126,6 +122,22 @@ state_dir_option = click.option(
 def command(ip: str, port: int, pool: str, state_dir: str | None) -> int:
     """Run a pool in the foreground."""
     return serve_pool(pool, Address(host=ip, port=port), state_dir)
+
+
+@click.command("serve")
+@click.argument("pool", metavar="POOL.YML|FIRST-LAST", default=str(DEFAULT_PORTS))
+@click.option("--listen", metavar="IP:PORT", help="Where the pool server listens.")
+@state_dir_option
+def serve(pool: str, listen: str | None, state_dir: str | None) -> int:
+    """Run a pool in the foreground, as socketpool_server does.
+
+    Without a pool.yml it has the services that come with socketpool on the default ports.
+    """
+    try:
+        address = Address.parse(listen) if listen else None
+    except ValueError as error:
+        raise UsageError(f"--listen: {error}") from None
+    return serve_pool(pool, address, state_dir)
 
 
 def main() -> NoReturn:

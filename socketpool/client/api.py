@@ -191,9 +191,7 @@ class PoolClient:
 
 
 class _DialledConnection(http.client.HTTPConnection):
-    def __init__(
-        self, host: str, port: int, dial: Callable[[str, int], socket.socket]
-    ) -> None:
+    def __init__(self, host: str, port: int, dial: Callable[[str, int], socket.socket]) -> None:
         super().__init__(host, port)
         self._dial = dial
 

@@ -6,7 +6,6 @@ import socket
 
 from socketpool.errors import PoolUnreachable, SocketpoolError
 
-
 CONNECT_SECONDS = 10.0
 
 

@@ -10,16 +10,18 @@ import os
 import socket
 from pathlib import Path
 
+from socketpool.client.dial import dial_tcp
 from socketpool.config.statedir import StateDir
 from socketpool.errors import NotAuthorised
 from socketpool.rsi.tokens import read_secret
-
 
 ENVIRONMENT = "SOCKETPOOL_TOKEN_FILE"
 
 
 def find_token(host: str, port: int, *, file: str | None, state_dir: str | None) -> str:
-    """The token for the pool at an address; raises NotAuthorised when there is none to show.
+    """The token for the pool at an address.
+
+    Raises NotAuthorised when there is none to show, PoolUnreachable when nobody to show it to.
 
     In this order: the file given, ``SOCKETPOOL_TOKEN_FILE``, the state directory of a pool that
     this machine runs at that very address.
@@ -31,6 +33,7 @@ def find_token(host: str, port: int, *, file: str | None, state_dir: str | None)
     local = local_address(state)
     if local is not None and local[1] == port and _is_here(host) and state.token.exists():
         return read_secret(state.token)
+    dial_tcp(host, port).close()  # that nobody is there is the more useful thing to say
     raise NotAuthorised(
         f"no API token for the pool at {host} port {port}",
         hint=f"ask its operator for the token, and name the file in {ENVIRONMENT} or --token-file; "

@@ -1,1 +1,1 @@
-"""YAML to immutable, validated settings; every error names the file, the key and what is allowed."""
+"""YAML to immutable, validated settings; errors name the file, the key and what is allowed."""

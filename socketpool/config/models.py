@@ -115,7 +115,7 @@ class ServiceFile(Strict):
     warm: Count = 1
     max: Count = 8
     readiness: Readiness = Readiness()
-    environment: dict[_EnvName, _Text] = {}
+    environment: dict[_EnvName, _Text] = Field(default_factory=dict)
     limits: Limits = Limits()
 
     @field_validator("command")
@@ -150,4 +150,4 @@ class PoolFile(Strict):
 
     pool: PoolSection = PoolSection()
     catalogue: tuple[_Text, ...] | None = None
-    services: dict[ServiceName, ServiceOverride] = {}
+    services: dict[ServiceName, ServiceOverride] = Field(default_factory=dict)

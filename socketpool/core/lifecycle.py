@@ -102,5 +102,7 @@ LEASE = Machine[LeaseState, LeaseEvent](
 def mermaid(machine: Machine[S, E]) -> str:
     """The table as a Mermaid state diagram; ``docs/lifecycles.md`` holds its output."""
     lines = ["stateDiagram-v2"]
-    lines += [f"    {state} --> {after}: {event}" for (state, event), after in machine.table.items()]
+    lines += [
+        f"    {state} --> {after}: {event}" for (state, event), after in machine.table.items()
+    ]
     return "\n".join(lines) + "\n"

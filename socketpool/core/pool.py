@@ -126,9 +126,7 @@ class Pool:
         moving = (InstanceState.STARTING, InstanceState.RECYCLING)
         return not any(i.state in moving for i in self.instances.values())
 
-    def plan_growth(
-        self, service: str, wanted: int, busy: Collection[int] = ()
-    ) -> list[range]:
+    def plan_growth(self, service: str, wanted: int, busy: Collection[int] = ()) -> list[range]:
         """Ports for up to ``wanted`` more instances, within the service's maximum and the range."""
         existing = sum(i.service == service for i in self.instances.values())
         room = self.services[service].most - existing

@@ -31,7 +31,6 @@ _HEADER = struct.Struct(">BBQ")
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-
 class Kind(enum.IntEnum):
     """What a block holds."""
 
@@ -45,8 +44,8 @@ class Kind(enum.IntEnum):
 class Stream(Protocol):
     """What blocks travel on: a socket, or anything that behaves like one."""
 
-    def sendall(self, data: bytes | memoryview, /) -> None: ...  # noqa: D102
-    def recv(self, size: int, /) -> bytes: ...  # noqa: D102
+    def sendall(self, data: bytes | memoryview, /) -> None: ...
+    def recv(self, size: int, /) -> bytes: ...
 
 
 class ProtocolError(SocketpoolError):

@@ -45,9 +45,7 @@ class Runner:
     def __init__(self, spec: dict[str, Any], port: int) -> None:
         self._port = port
         self._spec = spec
-        self._limits = SessionLimits(
-            spec["limits"]["session_time"], spec["limits"]["archive_size"]
-        )
+        self._limits = SessionLimits(spec["limits"]["session_time"], spec["limits"]["archive_size"])
         self._service = load_class(Path(spec["folder"]), spec["sdk"]["file"], spec["sdk"]["class"])
         self._tokens = LeaseTokens(read_secret(Path(spec["lease_key"])))
         self._sessions: dict[int, float] = {}  # pid -> monotonic second at which it is killed
@@ -56,7 +54,7 @@ class Runner:
 
     def serve(self) -> None:
         """Listen and fork until SIGTERM, then let sessions finish for a moment."""
-        os.set_blocking(self._wake_writer, False)  # noqa: FBT003
+        os.set_blocking(self._wake_writer, False)
         signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)

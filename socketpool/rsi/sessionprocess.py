@@ -66,7 +66,7 @@ def run_session(
     except SocketpoolError as error:
         log.warning("session refused", extra={"lease": lease, "port": port, "error": error.message})
         _tell(connection, error)
-    except Exception as error:  # noqa: BLE001 - the operator's code may raise anything
+    except Exception as error:
         log.exception("session failed", extra={"lease": lease, "port": port})
         _tell(
             connection,

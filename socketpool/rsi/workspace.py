@@ -11,8 +11,8 @@ import json
 import os
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from socketpool.errors import NotAuthorised, TimedOut
@@ -20,6 +20,7 @@ from socketpool.rsi.interfaces import SemaphoreInterface
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from socketpool.rsi.tokens import LeaseClaim
 
@@ -64,10 +65,8 @@ def create(workspaces: Path, claim: LeaseClaim, ports: Iterable[int]) -> None:
 
 def discard(workspaces: Path, trash: Path, lease_id: str) -> None:
     """End the workspace at once, by moving it where it will be deleted."""
-    try:
+    with suppress(FileNotFoundError):
         (workspaces / lease_id).rename(trash / f"{lease_id}.{time.monotonic_ns()}")
-    except FileNotFoundError:
-        pass
 
 
 def enter(workspaces: Path, claim: LeaseClaim, port: int) -> Workspace:

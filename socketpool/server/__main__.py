@@ -1,4 +1,4 @@
-"""The pool server's process, as supervisord runs it: ``python -m socketpool.server <state dir>``."""
+"""The pool server as supervisord runs it: ``python -m socketpool.server <state dir>``."""
 
 from __future__ import annotations
 

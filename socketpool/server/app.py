@@ -212,6 +212,4 @@ async def _on_http_error(_: Request, error: Exception) -> Response:
 
 def _problem_response(status: int, error: SocketpoolError) -> Response:
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
-    return Response(
-        problem(status, error), status, headers, media_type="application/problem+json"
-    )
+    return Response(problem(status, error), status, headers, media_type="application/problem+json")

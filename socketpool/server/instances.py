@@ -153,7 +153,7 @@ class InstanceKeeper:
         except (SocketpoolError, OSError) as error:
             # A file that supervisord can't take would block every later reload.
             path.unlink(missing_ok=True)
-            log.error("registration failed", extra={"block": block, "error": str(error)})  # noqa: TRY400
+            log.error("registration failed", extra={"block": block, "error": str(error)})
             return
         for port in ports:
             self._pool.add(Instance(service, port, block, since=_now()))
@@ -232,9 +232,7 @@ class InstanceKeeper:
         log.info("process exited", extra={"instance": instance.name, "state": instance.state})
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(
-            self._thread, function, *arguments
-        )
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
 
 def _now() -> float:

@@ -188,9 +188,7 @@ class LeaseKeeper:
             )
             await self._journal.write(Save(record))
             ports = [grant.port for grant in lease.grants]
-            workspace.create(
-                self._state.workspaces, LeaseClaim(lease.id, lease.generation), ports
-            )
+            workspace.create(self._state.workspaces, LeaseClaim(lease.id, lease.generation), ports)
         except (StoreError, OSError) as error:
             await self._end(lease, LeaseEvent.RELEASE)
             if isinstance(error, StoreError):
@@ -248,7 +246,7 @@ class LeaseKeeper:
             await self._journal.write(Forget(lease.id))
         except StoreError as error:
             # Without its workspace nobody takes it for a lease after a restart either.
-            log.error("store failed", extra={"lease": lease.id, "error": error.message})  # noqa: TRY400
+            log.error("store failed", extra={"lease": lease.id, "error": error.message})
 
     def _empty_trash(self) -> None:
         for path in self._state.trash.iterdir():
@@ -278,5 +276,3 @@ def live_leases(
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-

@@ -53,7 +53,8 @@ class SqliteLeaseStore:
             (highest,) = self._db.execute("SELECT generation FROM highest").fetchone()
         except sqlite3.Error as error:
             raise self._failure(error) from None
-        return [LeaseRecord(*row[:5], _read_grants(row[5])) for row in rows], highest
+        records = [LeaseRecord(i, g, k, t, c, _read_grants(text)) for i, g, k, t, c, text in rows]
+        return records, highest
 
     def commit(self, changes: Sequence[Change]) -> None:
         """See `LeaseStore.commit`; many changes cost one sync."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from socketpool.supervision import launch
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from socketpool.config.statedir import StateDir
 
 POOL_SERVER = "pool-server"

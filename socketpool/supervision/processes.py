@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psutil
@@ -78,7 +79,5 @@ def end(processes: list[psutil.Process], *, grace: float) -> None:
 
 
 def _signal(send: Callable[[], None]) -> None:
-    try:
+    with suppress(psutil.Error):
         send()
-    except psutil.Error:
-        pass

@@ -1,0 +1,28 @@
+"""``socketpool``: the umbrella command for operators and for using single services."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import click
+
+import socketpool
+from socketpool.cli.base import HELP_NAMES, HowtoGroup, run
+from socketpool.cli.lease import lease, leases, release, renew
+from socketpool.cli.server import serve
+from socketpool.cli.status import services, status
+
+
+@click.group("socketpool", cls=HowtoGroup, context_settings={"help_option_names": HELP_NAMES})
+@click.version_option(socketpool.__version__)
+def command() -> None:
+    """A pool of supervised services, leased by name."""
+
+
+for subcommand in (serve, status, services, lease, leases, renew, release):
+    command.add_command(subcommand)
+
+
+def main() -> NoReturn:
+    """Entry point."""
+    run(command, "socketpool")

@@ -1,0 +1,70 @@
+"""The options by which the umbrella's commands find a pool and its token."""
+
+from __future__ import annotations
+
+import functools
+import os
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from socketpool.client.api import PoolClient
+from socketpool.client.token import find_token, local_address
+from socketpool.config.fields import Address
+from socketpool.config.statedir import StateDir
+from socketpool.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ENVIRONMENT = "SOCKETPOOL_POOL"
+
+state_dir_option = click.option(
+    "--state-dir",
+    metavar="DIR",
+    help="Where the pool keeps its files; default: SOCKETPOOL_STATE_DIR, else the XDG state home.",
+)
+token_file_option = click.option(
+    "--token-file",
+    metavar="FILE",
+    help="The file with the pool's API token; default: SOCKETPOOL_TOKEN_FILE, else a local pool's.",
+)
+
+
+def with_pool(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ``--pool``, ``--token-file`` and ``--state-dir``, and a `PoolClient`."""
+
+    @click.option(
+        "--pool",
+        metavar="IP:PORT",
+        help=f"The pool server; default: {ENVIRONMENT}, else the state directory's own.",
+    )
+    @token_file_option
+    @state_dir_option
+    @functools.wraps(function)
+    def wrapper(
+        *args: Any, pool: str | None, token_file: str | None, state_dir: str | None, **kwargs: Any
+    ) -> Any:
+        address = _address(pool or os.environ.get(ENVIRONMENT), state_dir)
+        token = find_token(address.host, address.port, file=token_file, state_dir=state_dir)
+        with closing(PoolClient(address.host, address.port, token)) as client:
+            return function(client, *args, **kwargs)
+
+    return wrapper
+
+
+def _address(given: str | None, state_dir: str | None) -> Address:
+    if given:
+        try:
+            return Address.parse(given)
+        except ValueError as error:
+            raise UsageError(f"--pool: {error}") from None
+    state = StateDir.locate(state_dir)
+    local = local_address(state)
+    if local is None:
+        raise UsageError(
+            f"no pool was ever started on {state.root}",
+            hint=f"name one with --pool IP:PORT or {ENVIRONMENT}, or start one: socketpool serve",
+        )
+    return Address(host=local[0], port=local[1])

@@ -1,0 +1,66 @@
+"""``socketpool status`` and ``socketpool services``: what the pool has."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from socketpool.cli.base import printable
+from socketpool.cli.pooloptions import with_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from socketpool.client.api import PoolClient
+
+
+@click.command("status")
+@click.option("--json", "as_json", is_flag=True)
+@with_pool
+def status(client: PoolClient, *, as_json: bool) -> None:
+    """Show every instance by service and port, and who holds it."""
+    instances = client.instances()
+    if as_json:
+        click.echo(json.dumps(instances))
+        return
+    rows = (
+        (i["instance"], str(i["port"]), i["state"], str(i["pid"] or "-"), i["lease"] or "-")
+        for i in instances
+    )
+    _print_table(("instance", "port", "state", "pid", "lease"), rows)
+
+
+@click.command("services")
+@click.option("--json", "as_json", is_flag=True)
+@with_pool
+def services(client: PoolClient, *, as_json: bool) -> None:
+    """Show the catalogue."""
+    found = client.services()
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    rows = (
+        (
+            s["service"],
+            ", ".join(f"{n} {state}" for state, n in sorted(s["instances"].items())) or "none",
+            f"{s['warm']} warm, {s['max']} at most",
+            s["description"],
+        )
+        for s in found
+    )
+    _print_table(("service", "instances", "configured", "description"), rows)
+
+
+def _print_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(escape(printable(cell)) for cell in row))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # piped output is for programs: don't fold it
+    console.print(table)
