@@ -1,0 +1,52 @@
+# Shared by the scripts: the virtual environment, made from the lock files.
+# shellcheck shell=bash
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root" || exit 1
+venv=$root/.venv
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11 /usr/bin/python3; do
+        if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    echo "socketpool needs Python 3.11 or newer; install python3, or name one: PYTHON=/path/to/python3 $0" >&2
+    return 2
+}
+
+# Debian splits the venv module from python3.
+ensure_venv_module() {
+    "$1" -c 'import venv, ensurepip' 2>/dev/null && return
+    echo "python3-venv is missing; installing it with apt-get" >&2
+    local sudo=()
+    if [ "$(id -u)" -ne 0 ]; then
+        sudo=(sudo -n)
+    fi
+    if ! { "${sudo[@]}" apt-get update -qq && "${sudo[@]}" apt-get install -y -qq --no-install-recommends python3-venv; } >&2; then
+        echo "could not install it; as root: apt-get install python3-venv, then run $0 again" >&2
+        return 2
+    fi
+}
+
+# ensure_venv demo|dev: dev has all that demo has.
+ensure_venv() {
+    local lock=requirements/$1.lock stamp=$venv/.stamp-$1 python wanted
+    wanted=$(cat pyproject.toml "requirements/$1.lock" | sha256sum)
+    [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return
+    python=$(find_python) || return
+    ensure_venv_module "$python" || return
+    echo "setting up $venv from $lock (once) ..." >&2
+    if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+        rm -rf "$venv"
+        "$python" -m venv "$venv" || return
+    fi
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock" || return
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e . || return
+    echo "$wanted" >"$stamp"
+    if [ "$1" = dev ]; then
+        cat pyproject.toml requirements/demo.lock | sha256sum >"$venv/.stamp-demo"
+    fi
+}
