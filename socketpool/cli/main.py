@@ -7,6 +7,7 @@ from typing import NoReturn
 import click
 
 import socketpool
+from socketpool.cli.archive_commands import archive, plan
 from socketpool.cli.base import HELP_NAMES, HowtoGroup, run
 from socketpool.cli.lease import lease, leases, release, renew
 from socketpool.cli.server import serve
@@ -19,7 +20,7 @@ def command() -> None:
     """A pool of supervised services, leased by name."""
 
 
-for subcommand in (serve, status, services, lease, leases, renew, release):
+for subcommand in (serve, status, services, lease, leases, renew, release, plan, archive):
     command.add_command(subcommand)
 
 

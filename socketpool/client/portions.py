@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
-from socketpool.rsi.blocks import ConnectionCut, send_file_block, write_file_block
+from socketpool.archive.implode import FileRange
+from socketpool.archive.plan import make_plan
+from socketpool.rsi.blocks import CHUNK, ConnectionCut, send_file_block, write_file_block
 from socketpool.rsi.interfaces import TransferInterface, UploaderInterface
 from socketpool.rsi.session import await_event, greet
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from socketpool.archive.implode import Imploded
+    from socketpool.archive.plan import Candidate, Hook, Plan
+    from socketpool.archive.policy import Policy
+    from socketpool.archive.sources import DirectorySource, ZipSource
     from socketpool.client.api import Leased
 
 STEP_SECONDS = 660.0
 """The longest silence of a service that is taken for work, a little above a session's own limit."""
 
+MAX_RETURNED_BYTES = 64 << 30
+
 
 class Portion(TransferInterface):
-    """One session with one service of a lease."""
+    """One session with one service of a lease; `assign` says with which."""
 
-    def __init__(
+    def __init__(self) -> None:
+        self._stream: socket.socket | None = None
+        self.detail: dict[str, Any] = {}
+        """What the service says of its work at the end."""
+
+    def assign(
         self,
         leased: Leased,
         token: str,
         dial: Callable[[str, int], socket.socket],
         progress: Callable[[int, int, str], None],
     ) -> None:
+        """Say which service it works with, how that is reached and where progress goes."""
         self._leased = leased
         self._token = token
         self._dial = dial
         self._progress = progress
-        self._stream: socket.socket | None = None
-        self.detail: dict[str, Any] = {}
-        """What the service says of its work at the end."""
 
     def connect(self) -> None:
         """See `TransferInterface.connect`; raises PoolUnreachable or NotAuthorised."""
@@ -72,16 +84,34 @@ class Portion(TransferInterface):
 
 
 class UploadClient(Portion, UploaderInterface):
-    """Sends the imploded archive: only the members that may leave."""
+    """Sends the imploded archive: only the members that may leave.
 
-    def __init__(self, *args: Any, size: int, chunks: Iterable[bytes]) -> None:
-        super().__init__(*args)
-        self._size = size
-        self._chunks = chunks
+    Override `is_implodable`, or give a hook, to keep more at home than the policy does.
+    """
+
+    def __init__(self, hook: Hook | None = None) -> None:
+        super().__init__()
+        self._hook = hook
+
+    def is_implodable(self, member: Candidate) -> bool:
+        """See `UploaderInterface.is_implodable`."""
+        return self._hook is not None and self._hook(member)
+
+    def prepare(self, source: ZipSource | DirectorySource, policy: Policy) -> Plan:
+        """Decide what leaves and check it; the source must stay open until it was sent.
+
+        Raises :class:`~socketpool.errors.ArchiveError`.
+        """
+        own = self._hook is not None or type(self).is_implodable is not UploadClient.is_implodable
+        plan = make_plan(source, policy, self.is_implodable if own else None)
+        self.imploded: Imploded = source.implode(plan)
+        return plan
 
     def transfer(self) -> None:
         """Send the archive as one file block."""
-        send_file_block(self.stream, self._size, self._chunks, progress=self._on_bytes)
+        send_file_block(
+            self.stream, self.imploded.size, _chunks(self.imploded), progress=self._on_bytes
+        )
         self.finish()
 
 
@@ -94,16 +124,30 @@ class VendorClient(Portion):
 
 
 class DownloadClient(Portion):
-    """Fetches the processed members."""
+    """Fetches the processed members as an archive at ``target``."""
 
-    def __init__(self, *args: Any, target: Path, max_size: int) -> None:
-        super().__init__(*args)
+    def __init__(self, target: Path) -> None:
+        super().__init__()
         self._target = target
-        self._max_size = max_size
 
     def transfer(self) -> None:
         """Receive the archive of changed members."""
         write_file_block(
-            self.stream, self._target, max_size=self._max_size, progress=self._on_bytes
+            self.stream, self._target, max_size=MAX_RETURNED_BYTES, progress=self._on_bytes
         )
         self.finish()
+
+
+def _chunks(imploded: Imploded) -> Iterator[bytes]:
+    for segment in imploded.segments():
+        if isinstance(segment, FileRange):
+            fd, offset, missing = segment
+            while missing:
+                chunk = os.pread(fd, min(CHUNK, missing), offset)
+                if not chunk:
+                    return  # the file was cut short; the sum of the chunks then shows it
+                yield chunk
+                offset += len(chunk)
+                missing -= len(chunk)
+        else:
+            yield segment

@@ -10,25 +10,48 @@ import tempfile
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from socketpool.archive import basic
+from socketpool.archive.errors import SignedArchive, SourceUnreadable
+from socketpool.archive.policy import find_policy
+from socketpool.archive.receipt import build_receipt, write_receipt
+from socketpool.archive.sources import DirectorySource, ZipSource, merge_into, open_source
 from socketpool.client.dial import dial_tcp
 from socketpool.client.portions import DownloadClient, Portion, UploadClient, VendorClient
 from socketpool.client.renewal import leased
 from socketpool.client.reporter import Reporter
 from socketpool.client.steps import check_order
 from socketpool.config.fields import Address
-from socketpool.errors import ArchiveError
+from socketpool.errors import ArchiveError, SocketpoolError
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
+    from socketpool.archive.plan import Hook, Plan
+    from socketpool.archive.report import MergeReport
     from socketpool.client.api import ClientLease, Leased, PoolClient
 
-MAX_RETURNED_BYTES = 16 << 30
+
+class ReceiptFailed(SocketpoolError):
+    """Everything was done but the receipt."""
+
+    code = "receipt-failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """How the user wants the run: the options of ``socketpool_client``."""
+
+    wait: float = 30.0
+    policy: Path | None = None
+    hook: Hook | None = None
+    output: Path | None = None
+    backup: str = ""
+    receipt: Path | None = None
+    allow_signed: bool = False
 
 
 @dataclass(slots=True)
@@ -40,12 +63,18 @@ class Summary:
     lease: str = ""
     members: int = 0
     sent: int = 0
-    kept: int = 0
     sent_bytes: int = 0
-    archive_bytes: int = 0
+    source_bytes: int = 0
     changed: int | None = None
+    result: str = ""
+    backup: str = ""
     seconds: float = 0.0
     reports: list[str] = field(default_factory=list)
+
+    @property
+    def kept(self) -> int:
+        """Members that stayed at home."""
+        return self.members - self.sent
 
 
 class RoundTrip:
@@ -56,61 +85,123 @@ class RoundTrip:
         client: PoolClient,
         path: Path,
         services: Sequence[str],
+        wishes: Wishes,
         *,
-        wait: float,
         reporter: Reporter | None = None,
         dial: Callable[[str, int], socket.socket] = dial_tcp,
     ) -> None:
         self._client = client
         self._path = path
         self._services = list(services)
-        self._wait = wait
+        self._wishes = wishes
         self._reporter = reporter or Reporter()
         self._dial = dial
+        self._uploader = UploadClient(wishes.hook)
+        self._report: MergeReport | None = None
         self._summary = Summary(str(path), str(Address(host=client.host, port=client.port)))
 
     def run(self) -> Summary:
         """Do it; raises any `SocketpoolError`, and then the original is untouched."""
-        started = time.monotonic()
+        started, clock = datetime.now(UTC), time.monotonic()
         kinds = {s["service"]: s["client"] for s in self._client.services()}
         check_order(self._services, kinds)
-        with tempfile.TemporaryDirectory(prefix="socketpool-") as folder:
-            self._scratch = Path(folder)
-            self._prepare()
+        _check_receipt_place(self._wishes.receipt)
+        with (
+            open_source(self._path) as source,
+            tempfile.TemporaryDirectory(prefix="socketpool-") as scratch,
+        ):
+            self._scratch = Path(scratch)
+            if "download" in {kinds[name] for name in self._services}:
+                self._check_signature(source)
+            plan = self._uploader.prepare(source, find_policy(self._path, self._wishes.policy))
+            self._note_plan(plan, source)
             unique = list(dict.fromkeys(self._services))
-            with leased(self._client, unique, wait=self._wait) as lease:
+            with leased(self._client, unique, wait=self._wishes.wait) as lease:
                 self._summary.lease = lease.id
                 for name in self._services:
                     self._step(lease, lease.service(name))
-        self._summary.seconds = time.monotonic() - started
+            self._write_receipt(plan, started)
+        self._summary.seconds = time.monotonic() - clock
         return self._summary
 
-    def _prepare(self) -> None:
-        if not self._path.is_file():
-            raise ArchiveError(f"{self._path}: no such file")
-        self._out = self._scratch / "out.zip"
-        self._sent, kept = basic.implode(self._path, self._out)
+    def _check_signature(self, source: ZipSource | DirectorySource) -> None:
+        """Say so now rather than after the work was done."""
+        signature = source.signature()
+        if signature and not self._wishes.allow_signed:
+            raise SignedArchive(
+                f"The archive is signed ({signature}), and a change would break its signature.",
+                hint="Use --allow-signed to change it all the same. Nothing was sent.",
+            )
+
+    def _note_plan(self, plan: Plan, source: ZipSource | DirectorySource) -> None:
         s = self._summary
-        s.sent, s.kept, s.members = len(self._sent), kept, len(self._sent) + kept
-        s.sent_bytes, s.archive_bytes = self._out.stat().st_size, self._path.stat().st_size
+        s.members, s.sent, s.sent_bytes = len(plan), len(plan.sent), self._uploader.imploded.size
+        if isinstance(source, ZipSource):
+            s.source_bytes = source.archive.size
+        else:
+            s.source_bytes = plan.sent_bytes + plan.kept_bytes
 
     def _step(self, lease: ClientLease, service: Leased) -> None:
         self._reporter.step(service.service, str(Address(host=service.host, port=service.port)))
-        arguments: tuple[Any, ...] = (service, lease.token, self._dial, self._reporter.progress)
-        portion: Portion
         returned = self._scratch / "returned.zip"
+        portion: Portion
         match service.client:
             case "upload":
-                portion = UploadClient(
-                    *arguments, size=self._summary.sent_bytes, chunks=[self._out.read_bytes()]
-                )
+                portion = self._uploader
             case "vendor":
-                portion = VendorClient(*arguments)
+                portion = VendorClient()
             case _:
-                portion = DownloadClient(*arguments, target=returned, max_size=MAX_RETURNED_BYTES)
+                portion = DownloadClient(returned)
+        portion.assign(service, lease.token, self._dial, self._reporter.progress)
         with closing(portion):
             portion.connect()
             portion.transfer()
-        self._summary.reports += [str(line) for line in portion.detail.get("report", [])]
+        self._summary.reports += [
+            f"{service.service}: {line}" for line in portion.detail.get("report", [])
+        ]
         if service.client == "download":
-            self._summary.changed, _ = basic.merge(self._path, returned, self._sent)
+            self._merge(returned)
+
+    def _merge(self, returned: Path) -> None:
+        report = self._report = merge_into(
+            self._path,
+            returned,
+            self._uploader.imploded.manifest,
+            output=self._wishes.output,
+            backup=self._wishes.backup,
+            allow_signed=self._wishes.allow_signed,
+            digests=self._wishes.receipt is not None,
+        )
+        self._summary.changed = len(report.changed)
+        self._summary.result = str(report.path)
+        self._summary.backup = str(report.backup or "")
+
+    def _write_receipt(self, plan: Plan, started: datetime) -> None:
+        if self._wishes.receipt is None:
+            return
+        receipt = build_receipt(
+            source=self._path,
+            plan=plan,
+            sent=self._uploader.imploded.digests(),
+            report=self._report,
+            lease=self._summary.lease,
+            server=self._summary.server,
+            started=started,
+            finished=datetime.now(UTC),
+        )
+        try:
+            write_receipt(self._wishes.receipt, receipt)
+        except ArchiveError as error:
+            raise ReceiptFailed(
+                f"The run is complete, but its receipt can't be written: {error.message}",
+                hint="Don't repeat the run for it; the archive is as it should be.",
+            ) from error
+
+
+def _check_receipt_place(receipt: Path | None) -> None:
+    """Find out before anything is sent."""
+    if receipt is not None and not receipt.absolute().parent.is_dir():
+        raise SourceUnreadable(
+            f"The receipt can't be written: {receipt.parent} is not a folder.",
+            hint="Name another --receipt file. Nothing was sent.",
+        )

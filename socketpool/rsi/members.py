@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
-import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from socketpool.errors import ArchiveError
+from socketpool.archive.errors import ForbiddenShape
+from socketpool.archive.extract import extract_member, open_incoming
+from socketpool.archive.limits import SERVER_LIMITS, Limits
+from socketpool.archive.names import show, text
+from socketpool.archive.records import UTF8
+from socketpool.archive.writer import Entry, write_archive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MAX_MEMBERS = 200_000
 _CHUNK = 256 << 10
 
 
@@ -23,43 +25,60 @@ class Unpacked:
     """A member on disk, and what it was like when it arrived."""
 
     path: Path
+    raw_name: bytes
+    utf8: bool
     size: int
     crc: int
 
 
+def check(archive: Path, max_bytes: int) -> int:
+    """Judge an archive that just arrived; returns its number of members.
+
+    Raises :class:`~socketpool.errors.ArchiveError`.
+    """
+    with open_incoming(archive, _limits(max_bytes)) as incoming:
+        return len(incoming)
+
+
 def unpack(archive: Path, folder: Path, max_bytes: int) -> dict[str, Unpacked]:
-    """Each member as a file of ``folder``; raises :class:`ArchiveError`."""
+    """Each member as a file of ``folder``, by its name as text.
+
+    Raises :class:`~socketpool.errors.ArchiveError`.
+    """
     folder.mkdir(mode=0o700)
     unpacked: dict[str, Unpacked] = {}
-    try:
-        with zipfile.ZipFile(archive) as source:
-            infos = source.infolist()
-            if len(infos) > MAX_MEMBERS or sum(i.file_size for i in infos) > max_bytes:
-                raise ArchiveError("the uploaded archive is larger than the service allows")
-            for number, info in enumerate(infos):
-                if info.filename in unpacked:
-                    raise ArchiveError(f"the uploaded archive holds {info.filename!r} twice")
-                path = folder / f"{number:06d}{_suffix(info.filename)}"
-                with source.open(info) as member, path.open("xb") as out:
-                    shutil.copyfileobj(member, out, _CHUNK)
-                unpacked[info.filename] = Unpacked(path, info.file_size, info.CRC)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error, EOFError) as error:
-        raise ArchiveError(f"the uploaded archive is damaged: {error}") from None
+    limits = _limits(max_bytes)
+    with open_incoming(archive, limits) as incoming:
+        for member in incoming:
+            name = text(member.name)
+            if name in unpacked:
+                raise ForbiddenShape(f"The archive has two members that read {show(member.name)}.")
+            path = folder / f"{member.ordinal:06d}{_suffix(name)}"
+            with path.open("xb") as out:
+                extract_member(incoming, member, out, limits)
+            utf8 = bool(member.flags & UTF8)
+            unpacked[name] = Unpacked(path, member.name, utf8, member.size, member.crc)
     return unpacked
 
 
 def pack_changed(unpacked: Mapping[str, Unpacked], target: Path) -> int:
     """Write the members that changed as an archive at ``target``; returns their number."""
+    changed = [
+        Entry(member.raw_name, member.utf8, member.path)
+        for member in unpacked.values()
+        if member.path.is_file() and not member.path.is_symlink() and not _is_unchanged(member)
+    ]
     part = target.with_name(target.name + ".part")
-    changed = 0
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as out:
-        for name, member in unpacked.items():
-            if not member.path.is_file() or _is_unchanged(member):
-                continue
-            out.write(member.path, name)
-            changed += 1
+    part.unlink(missing_ok=True)
+    write_archive(part, changed)
     part.replace(target)
-    return changed
+    return len(changed)
+
+
+def _limits(max_bytes: int) -> Limits:
+    return SERVER_LIMITS._replace(
+        total_bytes=max_bytes, member_bytes=min(max_bytes, SERVER_LIMITS.member_bytes)
+    )
 
 
 def _is_unchanged(member: Unpacked) -> bool:

@@ -1,0 +1,139 @@
+"""Implode: a canonical archive of what may leave, made while it is being sent.
+
+The packed bytes of each member are taken from the original as they are, under fresh headers; no
+other byte of the original is read into the stream.  Every local header is checked before the first
+byte is handed out, so a refusal means that nothing has left.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from socketpool.archive import records as r
+from socketpool.archive.canonical import Canonical, Size
+from socketpool.archive.errors import LyingMember
+from socketpool.archive.inflate import verify as verify_member
+from socketpool.archive.manifest import ZIP, Manifest, changed, check_unchanged, identify
+from socketpool.archive.names import show
+from socketpool.archive.receipt import digest_members
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from socketpool.archive.reader import Archive
+    from socketpool.archive.receipt import SentMember
+
+_BUFFER = 1 << 18
+_INLINE = 1 << 16
+
+
+class FileRange(NamedTuple):
+    """Bytes of an open file, for ``sendfile``; valid until the next segment is asked for."""
+
+    fd: int
+    offset: int
+    length: int
+
+
+class Imploded(Protocol):
+    """An archive ready to be sent."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in all segments together."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What leaves."""
+
+    def segments(self) -> Iterator[bytes | FileRange]:
+        """The archive in order; may be asked for again, and gives the same bytes each time."""
+
+    def digests(self) -> Iterator[SentMember]:
+        """SHA-256 of what leaves, for the receipt."""
+
+
+class ImplodedZip:
+    """An :class:`Imploded` whose data comes straight from an open :class:`Archive`."""
+
+    __slots__ = ("_archive", "_data", "_sent", "manifest", "size")
+
+    def __init__(
+        self, archive: Archive, sent: array[int], data: array[int], size: int, manifest: Manifest
+    ) -> None:
+        self.size = size
+        self.manifest = manifest
+        self._archive = archive
+        self._sent = sent
+        self._data = data
+
+    def segments(self) -> Iterator[bytes | FileRange]:
+        """Raises :class:`ArchiveChanged` at the end if the original was written to meanwhile."""
+        archive = self._archive
+        layout = Canonical()
+        buffer = bytearray()
+        for ordinal, data in zip(self._sent, self._data, strict=True):
+            _, name, flags, method, crc, packed, size, *_ = archive.member(ordinal)
+            utf8 = flags & r.UTF8 != 0
+            buffer += layout.add(name, utf8=utf8, method=method, crc=crc, packed=packed, size=size)
+            if packed <= _INLINE:
+                buffer += archive.read(data, packed)
+            else:
+                yield bytes(buffer)
+                buffer.clear()
+                yield FileRange(archive.fd, data, packed)
+            if len(buffer) >= _BUFFER:
+                yield bytes(buffer)
+                buffer.clear()
+        check_unchanged(archive.fd, archive.stat)
+        buffer += layout.end()
+        yield bytes(buffer)
+
+    def digests(self) -> Iterator[SentMember]:
+        """Unpacks every member that leaves; raises when one isn't what it claims."""
+        return digest_members(self._archive, self._sent)
+
+
+def implode_zip(archive: Archive, sent: array[int], *, verify: bool = False) -> ImplodedZip:
+    """Prepare the members ``sent`` of ``archive`` for sending; the archive must stay open.
+
+    With ``verify`` each member is unpacked as well, which proves its checksum and that nothing
+    hides behind the end of its packed data.
+    """
+    size = Size()
+    places = array("Q")
+    manifest = Manifest(ZIP, identify(archive))
+    for ordinal in sent:
+        member = archive.member(ordinal)
+        if member.method == r.STORED and member.packed != member.size:
+            raise LyingMember(
+                f"The member {show(member.name)} is stored but has two different sizes.",
+                hint="Build the archive again with a current zip program.",
+            )
+        place = archive.local(member).data
+        if verify:
+            verify_member(member, archive.read, place)
+        places.append(place)
+        size.add(member.name, member.packed, member.size)
+        manifest.add(ordinal, member.name, member.crc, member.size)
+    return ImplodedZip(archive, sent, places, size.total, manifest)
+
+
+def copy_segments(imploded: Imploded, fd: int) -> None:
+    """Write all segments to an open file; raises :class:`OSError`."""
+    for segment in imploded.segments():
+        if isinstance(segment, FileRange):
+            source, offset, missing = segment
+            while missing:
+                # sendfile works between any two files; a short count is normal.
+                moved = os.sendfile(fd, source, offset, min(missing, 1 << 30))
+                if not moved:
+                    raise changed()
+                offset += moved
+                missing -= moved
+        else:
+            view = memoryview(segment)
+            while view:
+                view = view[os.write(fd, view) :]

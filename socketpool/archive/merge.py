@@ -1,0 +1,173 @@
+"""Merge: changed members go back into the original, where everything else stays byte for byte.
+
+All that can be refused is refused before the original's place is touched, and the place changes
+hands in one step (see :mod:`socketpool.archive.commit`).
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from array import array
+from itertools import islice
+from operator import gt
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from socketpool.archive.central import central_directory, new_ending
+from socketpool.archive.commit import (
+    Replacement,
+    check_backup_suffix,
+    check_writable,
+    lock,
+    open_folder,
+    sweep,
+)
+from socketpool.archive.errors import BadManifest
+from socketpool.archive.inflate import check_claims, check_total
+from socketpool.archive.limits import DEFAULT_LIMITS, Limits
+from socketpool.archive.manifest import ZIP, changed, check_identity, check_unchanged
+from socketpool.archive.matching import Matcher
+from socketpool.archive.readback import read_back
+from socketpool.archive.reader import Archive
+from socketpool.archive.report import Changes, MergeReport, View
+from socketpool.archive.signatures import check_unsigned
+from socketpool.archive.splice import splice
+
+if TYPE_CHECKING:
+    from socketpool.archive.manifest import Manifest
+
+
+class _Sorted(NamedTuple):
+    """Returned members by what has to be done about them."""
+
+    rows: array[int]
+    """Manifest rows whose content is new, in the order of the original file."""
+    ordinals: array[int]
+    incoming: array[int]
+    unchanged: array[int]
+    """Manifest rows that came back as they were."""
+
+
+def merge(
+    original: Path,
+    returned: Path,
+    manifest: Manifest,
+    *,
+    output: Path | None = None,
+    backup: str = "",
+    limits: Limits = DEFAULT_LIMITS,
+    allow_signed: bool = False,
+    digests: bool = False,
+) -> MergeReport:
+    """Put the changed members of ``returned`` into ``original``, or into a copy at ``output``.
+
+    A member that comes back with the checksum and size it had counts as unchanged; when all are,
+    nothing is written (but ``output`` is).  ``backup`` is a suffix under which the old file is
+    kept.  ``limits`` bind what came back.  With ``digests`` the report has each change's SHA-256.
+    Raises :class:`~socketpool.errors.ArchiveError` with the original untouched.
+    """
+    if backup:
+        check_backup_suffix(backup)
+    place = Path(os.path.realpath(original))
+    target = place if output is None else Path(os.path.realpath(output))
+    if manifest.kind != ZIP:
+        raise BadManifest("The manifest is that of a directory, not of a zip.")
+    wishes = _Wishes(place, target, backup, digests)
+    with Archive.open(place) as old, Archive.open(returned, limits) as new:
+        lock(old)
+        check_identity(old, manifest.identity)
+        todo = _sort(old, new, manifest)
+        changes = Changes(manifest.name)
+        for row, ordinal, incoming in zip(todo.rows, todo.ordinals, todo.incoming, strict=True):
+            before, now = old.member(ordinal), new.member(incoming)
+            changes.add(row, (before.size, before.crc), (now.size, now.crc))
+        if todo.rows and not allow_signed:
+            check_unsigned(old)
+        needed = bool(todo.rows) or target != place
+        if needed:
+            _write(old, new, todo, changes, wishes)
+    unchanged = todo.unchanged
+    return MergeReport(
+        path=target,
+        changed=changes.view(),
+        unchanged=View(len(unchanged), lambda at: manifest.name(unchanged[at])),
+        missing=len(manifest) - len(todo.rows) - len(unchanged),
+        written=needed,
+        backup=target.with_name(target.name + backup) if backup and needed else None,
+    )
+
+
+class _Wishes(NamedTuple):
+    place: Path
+    target: Path
+    backup: str
+    digests: bool
+
+
+def _sort(old: Archive, new: Archive, manifest: Manifest) -> _Sorted:
+    """Check what every returned member claims, and find those whose content is new."""
+    total = 0
+    rows, ordinals, incoming, unchanged = array("L"), array("L"), array("L"), array("L")
+    matcher = Matcher(manifest)
+    for member in new:
+        row = matcher.row(member.name, member.size)
+        if row is None:
+            continue
+        check_claims(member, new.limits)
+        total += member.size
+        sent = manifest[row]
+        if member.crc == sent.crc and member.size == sent.size:
+            unchanged.append(row)
+            continue
+        if sent.ordinal >= len(old) or old.name(sent.ordinal) != member.name:
+            raise BadManifest("The manifest doesn't fit the archive it names.")
+        rows.append(row)
+        ordinals.append(sent.ordinal)
+        incoming.append(member.ordinal)
+    check_total(total, new.limits)
+    places = [old.offsets[ordinal] for ordinal in ordinals]
+    if any(map(gt, places, islice(places, 1, None))):
+        order = sorted(range(len(places)), key=places.__getitem__)
+        rows, ordinals, incoming = (
+            array("L", map(column.__getitem__, order)) for column in (rows, ordinals, incoming)
+        )
+    return _Sorted(rows, ordinals, incoming, unchanged)
+
+
+def _write(old: Archive, new: Archive, todo: _Sorted, changes: Changes, wishes: _Wishes) -> None:
+    """Make the merged archive, read it back, and put it in its place."""
+    target = wishes.target
+    folder = open_folder(target.parent)
+    try:
+        sweep(folder)
+        with Replacement(folder, os.fsencode(target.name)) as out:
+            if target == wishes.place:
+                check_writable(target)
+                out.preserve(old.fd)
+            else:
+                out.adopt_mode(old.fd)
+            done = splice(old, new, todo.ordinals, todo.incoming, out)
+            directory, checksum = out.position, 0
+            for piece in central_directory(old, new, done):
+                checksum = zlib.crc32(piece, checksum)
+                out.write(piece)
+            out.write(new_ending(old, directory, out.position - directory))
+            out.flush()
+            on_digest = changes.add_digest if wishes.digests else None
+            read_back(out.fd, checksum, old, new, done, on_digest=on_digest)
+            _check_still_there(old, wishes.place)
+            out.commit(backup=wishes.backup)
+    finally:
+        os.close(folder)
+
+
+def _check_still_there(old: Archive, place: Path) -> None:
+    """The last look before the rename: is the path still the file that was read?"""
+    check_unchanged(old.fd, old.stat)
+    try:
+        now = place.stat()
+    except OSError as error:
+        raise changed() from error
+    if (now.st_dev, now.st_ino) != (old.stat.st_dev, old.stat.st_ino):
+        raise changed()

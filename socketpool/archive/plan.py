@@ -1,0 +1,173 @@
+"""The plan: for each member whether it leaves and which rule says so.  Making one sends nothing.
+
+The policy judges names; this module adds what holds whatever the name is: links, folders, encrypted
+members and the like never leave, and neither does what the user's hook takes out.  Verdicts are
+kept as one number a member.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from socketpool.archive.errors import HookFailed
+from socketpool.archive.names import show, text
+from socketpool.archive.policy import Decision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from socketpool.archive.policy import Policy
+
+
+class Candidate(NamedTuple):
+    """A member as the user's hook sees it."""
+
+    raw_name: bytes
+    size: int
+    packed: int
+
+    @property
+    def name(self) -> str:
+        """The name as text, with ``/`` between folders."""
+        return text(self.raw_name)
+
+
+if TYPE_CHECKING:
+    Hook = Callable[[Candidate], bool]
+
+
+class Offer(NamedTuple):
+    """A member as a source offers it; ``never`` says why it can't be sent, if so."""
+
+    name: bytes
+    size: int
+    packed: int
+    never: str
+
+
+class Source(Protocol):
+    """Something with members: a zip or a directory.  Offers must come in a stable order."""
+
+    def offers(self) -> Iterator[tuple[bytes, int, int, str]]:
+        """Every member as the fields of an :class:`Offer`."""
+
+
+class PlannedMember(NamedTuple):
+    """One line of a plan."""
+
+    name: bytes
+    size: int
+    packed: int
+    send: bool
+    rule: str
+
+
+class RuleTotal(NamedTuple):
+    """What one rule decided."""
+
+    rule: str
+    send: bool
+    members: int
+    bytes: int
+
+
+class Plan:
+    """Decisions about all members of a source, in its order."""
+
+    __slots__ = ("_decisions", "_totals", "_verdicts", "sent", "sent_packed", "source")
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.sent = array("L")
+        """Ordinals of the members that leave."""
+        self.sent_packed = 0
+        self._verdicts = array("L")
+        self._decisions: list[Decision] = []
+        self._totals: list[list[int]] = []
+
+    def __len__(self) -> int:
+        return len(self._verdicts)
+
+    def __iter__(self) -> Iterator[PlannedMember]:
+        """The members with their decisions; reads the source again."""
+        for verdict, (name, size, packed, _) in zip(
+            self._verdicts, self.source.offers(), strict=True
+        ):
+            yield PlannedMember(name, size, packed, *self._decisions[verdict])
+
+    @property
+    def sent_bytes(self) -> int:
+        """Unpacked size of what leaves."""
+        return sum(each.bytes for each in self.totals() if each.send)
+
+    @property
+    def kept_members(self) -> int:
+        """How many stay."""
+        return len(self) - len(self.sent)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Unpacked size of what stays."""
+        return sum(each.bytes for each in self.totals() if not each.send)
+
+    def totals(self) -> list[RuleTotal]:
+        """Members and bytes by rule, in the order rules first applied."""
+        return [
+            RuleTotal(rule, send, members, size)
+            for (send, rule), (members, size) in zip(self._decisions, self._totals, strict=True)
+        ]
+
+
+def make_plan(source: Source, policy: Policy, is_implodable: Hook | None = None) -> Plan:
+    """Decide about every member of ``source``.
+
+    ``is_implodable`` is asked only about members the policy would send, and True keeps one at home:
+    it can hold back more, never less.  Raises :class:`HookFailed` if it fails, so that nothing is
+    sent on a guess.
+    """
+    plan = Plan(source)
+    known: dict[Decision | str, int] = {}
+    verdicts, sent, decisions, totals = plan._verdicts, plan.sent, plan._decisions, plan._totals
+    decide = policy.decide
+    for ordinal, (name, size, packed, never) in enumerate(source.offers()):
+        decision = Decision(send=False, rule=never) if never else decide(name)
+        if decision.send:
+            if is_implodable is not None and _held_back(
+                is_implodable, Candidate(name, size, packed)
+            ):
+                decision = _HOOK
+            else:
+                sent.append(ordinal)
+                plan.sent_packed += packed
+        rule = decision.rule
+        verdict = known.get(rule)
+        if verdict is None:
+            verdict = known[rule] = len(decisions)
+            decisions.append(decision)
+            totals.append([0, 0])
+        verdicts.append(verdict)
+        total = totals[verdict]
+        total[0] += 1
+        total[1] += size
+    return plan
+
+
+_HOOK = Decision(send=False, rule="held back by is_implodable")
+
+
+def _held_back(is_implodable: Hook, candidate: Candidate) -> bool:
+    shown = show(candidate.raw_name)
+    try:
+        answer: object = is_implodable(candidate)
+    except Exception as error:
+        raise HookFailed(
+            f"is_implodable failed on {shown}: {type(error).__name__}: {error}",
+            hint="Nothing was sent. Correct the hook and try again.",
+        ) from error
+    if not isinstance(answer, bool):
+        raise HookFailed(
+            f"is_implodable answered {type(answer).__name__} on {shown} instead of a bool.",
+            hint="Nothing was sent. Return True to keep the member at home.",
+        )
+    return answer

@@ -1,0 +1,203 @@
+"""Which members may leave, told by two lists of patterns: the shipped ones and a project's own.
+
+``send = include and not deny``.  A project's file adds to the shipped lists, and can replace them
+only by saying so.  This module judges names; what can't be sent whatever its name (links, encrypted
+members) is the plan's to know.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import yaml
+
+from socketpool.archive.names import readings, show
+from socketpool.archive.rules import InvalidPattern, RuleSet
+from socketpool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROJECT_FILE: Final = ".socketpool.yml"
+NOT_INCLUDED: Final = "not included"
+
+_LISTS = ("include", "deny")
+_KEYS = (*_LISTS, "defaults")
+_DEFAULTS = ("all", "deny", "none")
+_MAX_BYTES = 1 << 20
+# The shipped file is read on every run; libyaml does it in a tenth of the time.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Decision(NamedTuple):
+    """What is done with a name, and the rule that says so."""
+
+    send: bool
+    rule: str
+
+
+class Policy:
+    """Judges raw member names against an include and a deny list."""
+
+    def __init__(self, include: tuple[str, ...], deny: tuple[str, ...]) -> None:
+        """Raises :class:`~socketpool.archive.rules.InvalidPattern`."""
+        self.include = RuleSet(include)
+        self.deny = RuleSet(deny)
+        self._sent = {each: Decision(True, f"include: {each}") for each in include}  # noqa: FBT003
+        self._kept = {each: Decision(False, f"deny: {each}") for each in deny}  # noqa: FBT003
+        self._silent = Decision(send=False, rule=NOT_INCLUDED)
+
+    def decide(self, name: bytes) -> Decision:
+        """Whether the member with this raw name may leave.
+
+        A name that programs read in different ways leaves only if it may in every reading.
+        """
+        texts = readings(name)
+        for text in texts:
+            denied = self.deny.match(text)
+            if denied is not None:
+                return self._kept[denied]
+        for text in texts:
+            included = self.include.match(text)
+            if included is None:
+                return self._silent
+        return self._sent[included] if included else self._silent
+
+
+class _Lists(NamedTuple):
+    include: tuple[str, ...]
+    deny: tuple[str, ...]
+    defaults: str
+
+
+def default_policy() -> Policy:
+    """The policy shipped with the package."""
+    shipped = _shipped()
+    return Policy(shipped.include, shipped.deny)
+
+
+def load_policy(path: Path) -> Policy:
+    """The policy of a file, on top of the shipped one unless the file says otherwise.
+
+    Raises :class:`~socketpool.errors.ConfigError` naming file, line and what is allowed.
+    """
+    try:
+        with path.open("rb") as stream:
+            source = stream.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"The policy file {path} can't be read: {error.strerror}.",
+            hint="Check the path given with --policy.",
+        ) from error
+    if len(source) > _MAX_BYTES:
+        raise ConfigError(f"The policy file {path} is larger than {_MAX_BYTES:,} bytes.")
+    lists = _parse(source, str(path))
+    include, deny = lists.include, lists.deny
+    if lists.defaults != "none":
+        shipped = _shipped()
+        deny = (*deny, *shipped.deny)
+        if lists.defaults == "all":
+            include = (*include, *shipped.include)
+    return Policy(include, deny)
+
+
+def find_policy(source: Path, explicit: Path | None = None) -> Policy:
+    """The policy for an archive: the given file, else the project's beside it, else the shipped.
+
+    For a directory, the project's file may also lie within it.
+    """
+    if explicit is not None:
+        return load_policy(explicit)
+    places = [source.parent / PROJECT_FILE]
+    if source.is_dir():
+        places.insert(0, source / PROJECT_FILE)
+    for place in places:
+        if place.exists():
+            return load_policy(place)
+    return default_policy()
+
+
+def _shipped() -> _Lists:
+    name = "policy.yml"
+    return _parse(resources.files(__package__).joinpath(name).read_bytes(), name)
+
+
+def _parse(source: bytes, name: str) -> _Lists:
+    try:
+        root = yaml.compose(source, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}, line {mark.line + 1}" if mark else name
+        problem = getattr(error, "problem", None) or "it is not text in UTF-8"
+        raise ConfigError(
+            f"{where}: not valid YAML: {problem}.",
+            hint='Patterns need quotes: "*.html", because YAML gives * a meaning of its own.',
+        ) from error
+    lists: dict[str, tuple[str, ...]] = {}
+    defaults = "all"
+    seen = set()
+    for key, value in _mapping(root, name):
+        if key.value in seen:
+            raise _refuse(name, key, f"the key {key.value!r} appears twice")
+        seen.add(key.value)
+        if key.value in _LISTS:
+            lists[key.value] = tuple(_patterns(value, name, key.value))
+        elif key.value == "defaults":
+            defaults = value.value if isinstance(value, yaml.ScalarNode) else ""
+            if defaults not in _DEFAULTS:
+                raise _refuse(name, value, f'"defaults" is one of {", ".join(_DEFAULTS)}')
+        else:
+            raise _refuse(
+                name, key, f"the key {key.value!r} is unknown; allowed are {', '.join(_KEYS)}"
+            )
+    return _Lists(lists.get("include", ()), lists.get("deny", ()), defaults)
+
+
+def _mapping(root: yaml.Node | None, name: str) -> list[tuple[yaml.Node, yaml.Node]]:
+    if root is None:
+        return []
+    if not isinstance(root, yaml.MappingNode):
+        raise _refuse(name, root, f"a policy is made of the keys {', '.join(_KEYS)}")
+    return list(root.value)
+
+
+def _patterns(node: yaml.Node, name: str, key: str) -> list[str]:
+    if not isinstance(node, yaml.SequenceNode):
+        raise _refuse(name, node, f'"{key}" is a list of patterns such as "*.html"')
+    patterns = []
+    for item in node.value:
+        if not isinstance(item, yaml.ScalarNode) or item.tag.endswith(":null"):
+            raise _refuse(name, item, f'"{key}" is a list of patterns such as "*.html"')
+        pattern = item.value
+        try:
+            check_pattern(pattern)
+        except InvalidPattern as error:
+            shown = show(pattern.encode(errors="surrogatepass"))
+            raise _refuse(name, item, f'"{key}" has the pattern {shown}: {error}') from None
+        patterns.append(pattern)
+    return patterns
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise :class:`InvalidPattern` for a pattern that means nothing, or not what it seems."""
+    if not pattern.strip():
+        raise InvalidPattern("it is empty")
+    if pattern.startswith("!"):
+        raise InvalidPattern(
+            'rules that begin with "!" are refused, because the order of rules would then decide'
+            " what leaves; list what may leave under include and what may not under deny"
+        )
+    if pattern.startswith("#"):
+        raise InvalidPattern("it begins with # and would be taken for a comment; write \\#")
+    try:
+        RuleSet((pattern,))
+    except InvalidPattern:
+        raise
+    except ValueError as error:
+        raise InvalidPattern(f"it is not a gitignore pattern ({error})") from error
+
+
+def _refuse(name: str, node: yaml.Node, problem: str) -> ConfigError:
+    line = node.start_mark.line + 1
+    return ConfigError(f"{name}, line {line}: {problem}.", hint="Correct the line and try again.")

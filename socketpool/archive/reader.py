@@ -1,0 +1,372 @@
+"""Reading a zip strictly and compactly: the central directory, and local headers on demand.
+
+An :class:`Archive` keeps the directory's bytes and three numbers a member, whatever the archive's
+size; a :class:`Member` is decoded when it is asked for.  Opening checks what concerns the archive
+as a whole: one end record, a directory that fits, no overlaps.  What concerns one member (its local
+header, its data) is checked when that member is to be sent or replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from array import array
+from bisect import bisect_right
+from itertools import islice
+from operator import le
+from pathlib import Path
+from struct import Struct, unpack_from
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from socketpool.archive import records as r
+from socketpool.archive.ending import check_directory_end, damaged_directory, find_ending
+from socketpool.archive.errors import (
+    DamagedArchive,
+    LimitExceeded,
+    LyingMember,
+    NameMismatch,
+    NotAnArchive,
+    OverlappingMembers,
+    SourceUnreadable,
+    UnsupportedArchive,
+)
+from socketpool.archive.limits import DEFAULT_LIMITS, Limits
+from socketpool.archive.names import show
+from socketpool.archive.window import Window, read_exactly
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+_PLACES = Struct("<4s16x2L4H6xL")
+_REPAIR = "Build the archive again with a current zip program."
+
+
+class Member(NamedTuple):
+    """One record of the central directory, with ZIP64 values resolved."""
+
+    ordinal: int
+    name: bytes
+    flags: int
+    method: int
+    crc: int
+    packed: int
+    size: int
+    made: int
+    external: int
+    offset: int
+    """Of the local header, from the beginning of the file."""
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether this entry stands for a folder."""
+        return self.name.endswith(b"/") or stat.S_ISDIR(self.external >> 16)
+
+    @property
+    def is_symlink(self) -> bool:
+        """Whether this entry's content is the target of a link."""
+        return stat.S_ISLNK(self.external >> 16)
+
+    @property
+    def is_special(self) -> bool:
+        """Whether the attributes say something else than a file, folder or link."""
+        kind = stat.S_IFMT(self.external >> 16)
+        return kind not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether any form of encryption is flagged."""
+        return self.flags & r.ENCRYPTED != 0
+
+
+class Local(NamedTuple):
+    """A local header that was found true to the directory."""
+
+    fixed: bytes
+    extra: bytes
+    data: int
+    """Where the member's data begins."""
+
+
+class Archive:
+    """A zip opened for reading.  Raises :class:`~socketpool.errors.ArchiveError` subclasses only.
+
+    Use as a context manager; the file stays open, and the archive refers to what it was when
+    opened even if the path is replaced meanwhile.
+    """
+
+    __slots__ = (
+        "_in_order",
+        "_sorted",
+        "_window",
+        "directory",
+        "ending",
+        "fd",
+        "limits",
+        "offsets",
+        "size",
+        "starts",
+        "stat",
+    )
+
+    def __init__(self, fd: int, limits: Limits = DEFAULT_LIMITS) -> None:
+        """Read the directory of the open file ``fd``, which then belongs to the archive."""
+        self.fd = fd
+        self.limits = limits
+        try:
+            self.stat = os.fstat(fd)
+            self.size = self.stat.st_size
+            _check_regular(self.stat)
+            self.ending = find_ending(fd, self.size, limits)
+            self._window = Window(fd)
+            self.directory = read_exactly(fd, self.ending.directory, self.ending.directory_size)
+            self.starts = array("Q")
+            self.offsets = array("Q")
+            self._sorted: array[int] | None = None
+            self._check_extents(self._parse())
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> Self:
+        """Open the zip at ``path``; a symlink is followed."""
+        try:
+            # Without O_NONBLOCK a named pipe would wait for a writer before it can be refused.
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise SourceUnreadable(
+                f"The archive {Path(path).name!r} can't be opened: {error.strerror}.",
+                hint="Check the path and its permissions.",
+            ) from error
+        return cls(fd, limits)
+
+    def close(self) -> None:
+        """Close the file; the directory stays readable."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __iter__(self) -> Iterator[Member]:
+        """The members in the order of the directory."""
+        return map(self.member, range(len(self.starts)))
+
+    def member(self, index: int) -> Member:
+        """The member at ``index`` in the directory."""
+        directory, at = self.directory, self.starts[index]
+        (_, made, _, flags, method, _, crc, packed, size, name_length, *_, external, _) = (
+            r.CENTRAL.unpack_from(directory, at)
+        )
+        at += 46
+        name = directory[at : at + name_length]
+        if r.M32 in (packed, size):
+            packed, size = self._wide(index)[:2]
+        offset = self.offsets[index]
+        return Member(index, name, flags, method, crc, packed, size, made, external, offset)
+
+    def name(self, index: int) -> bytes:
+        """The raw name of the member at ``index``."""
+        at = self.starts[index]
+        length = self.directory[at + 28] | self.directory[at + 29] << 8
+        return self.directory[at + 46 : at + 46 + length]
+
+    def checksum(self) -> int:
+        """Of the central directory: changes with any member's name, content or attributes."""
+        return zlib.crc32(self.directory)
+
+    def duplicates(self) -> set[int]:
+        """Indices of members that share their name with another one."""
+        hashes = array("q", map(hash, map(self.name, range(len(self)))))
+        ordered = sorted(hashes)
+        twice = {a for a, b in zip(ordered, islice(ordered, 1, None), strict=False) if a == b}
+        if not twice:
+            return set()
+        seen: dict[bytes, list[int]] = {}
+        for index, value in enumerate(hashes):
+            if value in twice:
+                seen.setdefault(self.name(index), []).append(index)
+        return {index for indices in seen.values() if len(indices) > 1 for index in indices}
+
+    def read(self, offset: int, length: int) -> bytes:
+        """``length`` bytes of the file at ``offset``; reads ahead when used in order."""
+        return self._window.read(offset, length)
+
+    def local(self, member: Member) -> Local:
+        """The member's local header, if it tells the same as the directory; else a refusal."""
+        name, offset = member.name, member.offset
+        length = 30 + len(name)
+        head = self._window.read(offset, length)
+        fields = r.LOCAL.unpack_from(head)
+        signature, _, flags, method, _, crc, packed, size, name_length, extra_length = fields
+        if signature != r.LOCAL_SIGNATURE:
+            raise DamagedArchive(f"The data of {show(name)} is not where the directory says.")
+        if name_length != len(name) or head[30:] != name:
+            raise NameMismatch(
+                f"The member {show(name)} has another name beside its data.", hint=_REPAIR
+            )
+        if method != member.method or (flags ^ member.flags) & (r.ENCRYPTED | r.DESCRIPTOR):
+            raise _lying(name)
+        extra = self._window.read(offset + length, extra_length) if extra_length else b""
+        stated = (member.crc, member.packed, member.size)
+        if (crc, packed, size) != stated and not _agrees(fields, extra, member):
+            raise _lying(name)
+        data = offset + length + extra_length
+        if data + member.packed > self.next_offset(member):
+            raise OverlappingMembers(
+                f"The data of {show(name)} runs into the next member.", hint=_REPAIR
+            )
+        return Local(head[:30], extra, data)
+
+    def next_offset(self, member: Member) -> int:
+        """Where the next thing behind the member begins: another member or the directory."""
+        offsets = self.offsets
+        if self._in_order:
+            following = member.ordinal + 1
+        else:
+            if self._sorted is None:
+                self._sorted = array("Q", sorted(offsets))
+            offsets = self._sorted
+            following = bisect_right(offsets, member.offset)
+        return offsets[following] if following < len(offsets) else self.ending.directory
+
+    def in_file_order(self, indices: array[int]) -> array[int]:
+        """The indices sorted by where their members lie in the file."""
+        if self._in_order:
+            return array("L", sorted(indices))
+        return array("L", sorted(indices, key=self.offsets.__getitem__))
+
+    def _parse(self) -> array[int]:
+        """Fill in starts and offsets; the least end of each member, as the directory tells it."""
+        directory, count, shift = self.directory, self.ending.members, self.ending.shift
+        last = len(directory) - 46
+        longest = self.limits.name_bytes
+        starts, offsets, ends = self.starts, self.offsets, array("Q")
+        add_start, add_offset, add_end = starts.append, offsets.append, ends.append
+        unpack = _PLACES.unpack_from
+        at = 0
+        for index in range(count):
+            if at > last:
+                raise damaged_directory()
+            signature, packed, size, names, extras, comments, disk, offset = unpack(directory, at)
+            if signature != r.CENTRAL_SIGNATURE:
+                raise damaged_directory()
+            add_start(at)
+            if disk or r.M32 in (packed, size, offset):
+                packed, size, offset = self._wide(index)
+            if names > longest:
+                raise LimitExceeded(
+                    f"A member's name has {names:,} bytes; the limit is {longest:,}.",
+                    hint="Shorten the name or raise the limit.",
+                )
+            offset += shift
+            if offset > self.size:
+                raise DamagedArchive(
+                    f"The member {show(self.name(index))} lies behind the end of the file."
+                )
+            add_offset(offset)
+            add_end(offset + 30 + names + packed)
+            at += 46 + names + extras + comments
+        if at > len(directory):
+            raise damaged_directory()
+        check_directory_end(directory, at)
+        return ends
+
+    def _wide(self, index: int) -> tuple[int, int, int]:
+        """Packed size, size and stored offset of a record that has ZIP64 values."""
+        at = self.starts[index]
+        fields = r.CentralFields._make(r.CENTRAL.unpack_from(self.directory, at))
+        at += 46 + fields.name_length
+        extra = self.directory[at : at + fields.extra_length]
+        found = r.find_field(extra, r.ZIP64_ID)
+        start, end = found or (0, 0)
+        values = [fields.size, fields.packed, fields.offset]
+        for place, value in enumerate(values):
+            if value == r.M32:
+                if start + 8 > end:
+                    name = self.name(index)
+                    raise DamagedArchive(
+                        f"The member {show(name)} lacks the ZIP64 values it refers to.",
+                        hint=_REPAIR,
+                    )
+                (values[place],) = unpack_from("<Q", extra, start)
+                start += 8
+        disk = fields.disk
+        if disk == r.M16 and start + 4 <= end:
+            (disk,) = unpack_from("<L", extra, start)
+        if disk:
+            raise UnsupportedArchive(
+                f"The member {show(self.name(index))} lies on another disk.",
+                hint="Join the disks with zip -s 0 first.",
+            )
+        return values[1], values[0], values[2]
+
+    def _check_extents(self, ends: array[int]) -> None:
+        """Refuse members that share bytes with each other or with the directory."""
+        offsets = self.offsets
+        self._in_order = all(map(le, ends, islice(offsets, 1, None)))
+        if not self._in_order:
+            order = sorted(range(len(offsets)), key=offsets.__getitem__)
+            for before, after in zip(order, islice(order, 1, None), strict=False):
+                if ends[before] > offsets[after]:
+                    raise OverlappingMembers(
+                        f"The members {show(self.name(before))} and {show(self.name(after))} share"
+                        " the same bytes.",
+                        hint=_REPAIR,
+                    )
+        if ends and max(ends) > self.ending.directory:
+            index = ends.index(max(ends))
+            raise OverlappingMembers(
+                f"The member {show(self.name(index))} runs into the directory.", hint=_REPAIR
+            )
+
+
+def _check_regular(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise NotAnArchive("The archive is not a regular file.")
+
+
+def _agrees(fields: tuple[object, ...], extra: bytes, member: Member) -> bool:
+    """Whether a local header with other sizes or checksum than the directory is still true.
+
+    With a descriptor they may be zero here; with ZIP64 the sizes are in the extra field.
+    """
+    crc, packed, size = fields[5], fields[6], fields[7]
+    later = member.flags & r.DESCRIPTOR != 0
+    if crc != member.crc and not (later and crc == 0):
+        return False
+    if r.M32 in (packed, size):
+        found = r.find_field(extra, r.ZIP64_ID)
+        if found is not None:
+            at, end = found
+            wide = [unpack_from("<Q", extra, each)[0] for each in range(at, end - 7, 8)]
+            if size == r.M32 and wide:
+                size = wide.pop(0)
+            if packed == r.M32 and wide:
+                packed = wide.pop(0)
+        elif later:
+            return packed in (0, r.M32, member.packed) and size in (0, r.M32, member.size)
+    if later:
+        return packed in (0, member.packed) and size in (0, member.size)
+    return packed == member.packed and size == member.size
+
+
+def _lying(name: bytes) -> LyingMember:
+    return LyingMember(
+        f"The member {show(name)} is described in two different ways within the archive.",
+        hint=_REPAIR,
+    )

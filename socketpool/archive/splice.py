@@ -1,0 +1,137 @@
+"""The members' half of a merge: new data goes in, everything around it is copied as it lies.
+
+Between two replaced members lies one range of the original, which may hold anything: other members,
+descriptors, padding, a prefix.  It is copied without being understood.  What comes out is told to
+:mod:`socketpool.archive.central`, which corrects the directory.
+"""
+
+from __future__ import annotations
+
+from array import array
+from struct import Struct
+from typing import TYPE_CHECKING, NamedTuple
+
+from socketpool.archive import records as r
+from socketpool.archive.errors import DamagedArchive
+from socketpool.archive.names import show
+
+if TYPE_CHECKING:
+    from socketpool.archive.commit import Replacement
+    from socketpool.archive.reader import Archive, Local, Member
+
+_NARROW = Struct("<3L")
+_WIDE = Struct("<L2Q")
+
+
+class Splice(NamedTuple):
+    """What was replaced and where everything went; columns are in the order of the file."""
+
+    ordinals: array[int]
+    """Of the original's replaced members."""
+    incoming: array[int]
+    """Ordinals of the returned members that replace them."""
+    ends: array[int]
+    """Where each replaced member ended in the original, descriptor included."""
+    headers: array[int]
+    """Where each new local header lies."""
+    data: array[int]
+    """Where each new data begins."""
+    shifts: array[int]
+    """How far everything behind each replaced member has moved."""
+
+
+def splice(
+    original: Archive,
+    returned: Archive,
+    ordinals: array[int],
+    incoming: array[int],
+    out: Replacement,
+) -> Splice:
+    """Write everything up to the central directory.
+
+    ``ordinals`` are in the order of the file.  Checks each replaced member's local header on both
+    sides, but not the content.
+    """
+    done = Splice(ordinals, incoming, array("Q"), array("Q"), array("Q"), array("q"))
+    source = 0
+    for old_ordinal, new_ordinal in zip(ordinals, incoming, strict=True):
+        old, new = original.member(old_ordinal), returned.member(new_ordinal)
+        local = original.local(old)
+        arriving = returned.local(new)
+        end = local.data + old.packed
+        if old.flags & r.DESCRIPTOR:
+            end += _descriptor_length(original, old, end)
+        if old.offset > source:
+            out.copy(original, source, old.offset - source)
+        done.headers.append(out.position)
+        out.write(_new_header(old, local, new))
+        done.data.append(out.position)
+        out.copy(returned, arriving.data, new.packed)
+        source = end
+        done.ends.append(end)
+        done.shifts.append(out.position - end)
+    out.copy(original, source, original.ending.directory - source)
+    return done
+
+
+def merged_flags(old: int, new: Member) -> int:
+    """The old flags, as they must be for new data with its sizes in front."""
+    return old & ~(r.DESCRIPTOR | r.DEFLATE_LEVEL) | new.flags & r.DEFLATE_LEVEL
+
+
+def merged_version(old: int, new: Member, *, wide: bool) -> int:
+    """The version needed to extract, in the low byte; the high byte stays."""
+    least = 45 if wide else 20 if new.method == r.DEFLATED else 10
+    return old & 0xFF00 | max(old & 0xFF, least)
+
+
+def _new_header(old: Member, local: Local, new: Member) -> bytes:
+    """The old local header with the new method, checksum and sizes; ZIP64 where it was."""
+    fields = r.LocalFields._make(r.LOCAL.unpack(local.fixed))
+    extra = local.extra
+    packed, size = new.packed, new.size
+    wide = packed >= r.M32 or size >= r.M32
+    if extra and r.find_field(extra, r.ZIP64_ID) is not None:
+        wide = True
+    if wide:
+        extra = r.with_zip64(extra, size.to_bytes(8, "little") + packed.to_bytes(8, "little"))
+        packed = size = r.M32
+    return (
+        r.LOCAL.pack(
+            r.LOCAL_SIGNATURE,
+            merged_version(fields.needed, new, wide=wide),
+            merged_flags(fields.flags, new),
+            new.method,
+            fields.date,
+            new.crc,
+            packed,
+            size,
+            len(old.name),
+            len(extra),
+        )
+        + old.name
+        + extra
+    )
+
+
+def _descriptor_length(archive: Archive, member: Member, at: int) -> int:
+    """How long the data descriptor at ``at`` is: it exists in four forms, told by content.
+
+    When content leaves a choice, the form that fills the room up to the next member is meant.
+    """
+    room = archive.next_offset(member) - at
+    found = archive.read(at, min(24, room))
+    fitting = []
+    for signature in (r.DESCRIPTOR_SIGNATURE, b""):
+        for form in (_NARROW, _WIDE):
+            length = len(signature) + form.size
+            if length <= len(found) and found.startswith(signature):
+                values = form.unpack_from(found, len(signature))
+                if values == (member.crc, member.packed, member.size):
+                    fitting.append(length)
+    if not fitting:
+        raise DamagedArchive(
+            f"The data descriptor of {show(member.name)} is missing or wrong.",
+            hint="Build the archive again with a current zip program.",
+        )
+    return room if room in fitting else fitting[0]
