@@ -24,7 +24,7 @@ def load_hook(path: Path | None) -> Hook | None:
     except Exception as error:
         raise ConfigError(
             f"{path}: {type(error).__name__}: {error}", hint="nothing was sent; correct the file"
-        ) from None
+        ) from error
     if not callable(hook):
         raise ConfigError(
             f"{path}: no function {NAME} in it",
