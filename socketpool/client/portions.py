@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from socketpool.archive.directory import DirectorySource
     from socketpool.archive.implode import Imploded
     from socketpool.archive.plan import Candidate, Hook, Plan
     from socketpool.archive.policy import Policy
-    from socketpool.archive.sources import DirectorySource, ZipSource
+    from socketpool.archive.sources import ZipSource
     from socketpool.client.api import Leased
 
 STEP_SECONDS = 660.0

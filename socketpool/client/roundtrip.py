@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from socketpool.archive.errors import SignedArchive, SourceUnreadable
 from socketpool.archive.policy import find_policy
 from socketpool.archive.receipt import build_receipt, write_receipt
-from socketpool.archive.sources import DirectorySource, ZipSource, merge_into, open_source
+from socketpool.archive.sources import ZipSource, merge_into, open_source
 from socketpool.client.dial import dial_tcp
 from socketpool.client.portions import DownloadClient, Portion, UploadClient, VendorClient
 from socketpool.client.renewal import leased
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
+    from socketpool.archive.directory import DirectorySource
     from socketpool.archive.plan import Hook, Plan
     from socketpool.archive.report import MergeReport
     from socketpool.client.api import ClientLease, Leased, PoolClient

@@ -54,6 +54,7 @@ async def _serve(settings: Settings, state: StateDir, listener: socket.socket) -
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             backlog=BACKLOG,
             timeout_keep_alive=60,
             timeout_graceful_shutdown=3,

@@ -114,7 +114,8 @@ class Keeper:
 
     def _on_wanted(self) -> None:
         self._short.set()
-        self.instances.look()
+        if not self.pool.settled():
+            self.instances.look()  # something was given back that must be restarted
 
     async def _grow_when_short(self) -> None:
         self._short.set()
