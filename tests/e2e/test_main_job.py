@@ -1,4 +1,4 @@
-"""The main job as a user does it, on real archives: the shipped services, the installed commands."""
+"""The main job as a user does it: real archives, the shipped services, the installed commands."""
 
 from __future__ import annotations
 
