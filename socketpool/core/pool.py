@@ -6,7 +6,7 @@ store, waiting, and the clock (monotonic seconds, passed in).
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -147,8 +147,8 @@ class Pool:
         for name in names:
             if name not in self.services:
                 raise UnknownService(name)
-        for name in names:
-            if not self._idle[name]:
+        for name, wanted in Counter(names).items():
+            if len(self._idle[name]) < wanted:
                 raise Exhausted(name)
         grants = []
         for name in names:

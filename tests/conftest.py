@@ -1,0 +1,34 @@
+"""Fixtures for every kind of test: running pools, and blocks of ports that nobody else uses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from pools import PROBE, WEB, PoolMaker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pools import RunningPool
+
+
+@pytest.fixture
+def new_pool() -> Iterator[PoolMaker]:
+    """Starts pools for one test; each is stopped, and must leave nothing behind."""
+    with PoolMaker() as maker:
+        yield maker
+
+
+@pytest.fixture(scope="session")
+def _shared_maker() -> Iterator[PoolMaker]:
+    with PoolMaker() as maker:
+        yield maker
+
+
+@pytest.fixture(scope="session")
+def shared_pool(_shared_maker: PoolMaker) -> RunningPool:
+    """One pool for all tests that leave it as they found it."""
+    return _shared_maker.start(
+        {"probe": PROBE | {"warm": 4, "max": 6}, "web": WEB | {"warm": 2, "max": 4}}
+    )

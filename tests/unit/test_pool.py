@@ -1,0 +1,286 @@
+"""The pool's tables under any sequence of events."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from socketpool.core.lifecycle import INSTANCE, InstanceEvent, InstanceState, LeaseEvent
+from socketpool.core.pool import EXITS_BEFORE_FAILED, Exhausted, Pool, UnknownService
+from socketpool.core.ports import PortRange
+from socketpool.core.records import Grant, Instance, Lease, ServicePlan
+
+MAX_AGE = 100.0
+SERVICES = (
+    ServicePlan("up", warm=1, most=3, restart=False),
+    ServicePlan("web", warm=1, most=2, restart=True, start_limit=5.0),
+    ServicePlan("down", warm=2, most=4, restart=False),
+)
+NAMES = [service.name for service in SERVICES]
+PORTS = PortRange(2000, 2007)
+
+
+def new_pool() -> Pool:
+    ids = map(str, itertools.count(1))
+    return Pool(SERVICES, PORTS, max_age=MAX_AGE, new_id=lambda: next(ids))
+
+
+def pool_with(**idle: int) -> Pool:
+    """A pool with so many idle instances of each service."""
+    pool = new_pool()
+    ports = iter(PORTS)
+    for service, count in idle.items():
+        for port in itertools.islice(ports, count):
+            pool.add(Instance(service, port, service, InstanceState.IDLE))
+    return pool
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """Whatever happens in whatever order, the promises hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = new_pool()
+        self.now = 0.0
+        self.generations = [0]
+
+    @rule(seconds=st.floats(0, 30))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(service=st.sampled_from(NAMES), wanted=st.integers(0, 5))
+    def grow(self, service: str, wanted: int) -> None:
+        for run in self.pool.plan_growth(service, wanted):
+            for port in run:
+                self.pool.add(Instance(service, port, service, since=self.now))
+
+    @precondition(lambda self: self.pool.instances)
+    @rule(data=st.data())
+    def something_happens_outside(self, data: st.DataObject) -> None:
+        port = data.draw(st.sampled_from(sorted(self.pool.instances)))
+        outside = (
+            InstanceEvent.READY,
+            InstanceEvent.LOST,
+            InstanceEvent.OVERDUE,
+            InstanceEvent.RESTARTED,
+        )
+        state = self.pool.instances[port].state
+        possible = [e for e in outside if INSTANCE.allows(state, e)]
+        if possible:
+            self.pool.apply(port, data.draw(st.sampled_from(possible)), self.now)
+
+    @rule(
+        names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True),
+        ttl=st.floats(1, 2 * MAX_AGE),
+        key=st.sampled_from(["", "", "a", "b", "c"]),
+    )
+    def ask_for_a_lease(self, names: list[str], ttl: float, key: str) -> None:
+        known = self.pool.find(key)
+        before = (dict(self.pool.instances), dict(self.pool.leases), self.pool.generation)
+        lacking = [name for name in names if not self.pool.idle_count(name)]
+        if lacking and known is None:
+            with pytest.raises(Exhausted) as caught:
+                self.pool.grant(names, ttl=ttl, key=key, now=self.now)
+            assert caught.value.service == lacking[0]
+            assert (self.pool.instances, self.pool.leases, self.pool.generation) == before
+            return
+        lease = self.pool.grant(names, ttl=ttl, key=key, now=self.now)
+        if known is not None:
+            assert lease is known
+            assert (self.pool.instances, self.pool.leases, self.pool.generation) == before
+            return
+        assert [grant.service for grant in lease.grants] == names
+        assert self.now < lease.expires <= lease.until == self.now + MAX_AGE
+        assert all(before[0][g.port].state is InstanceState.IDLE for g in lease.grants)
+        assert lease.generation > self.generations[-1]
+        self.generations.append(lease.generation)
+
+    @precondition(lambda self: self.pool.leases)
+    @rule(data=st.data())
+    def renew(self, data: st.DataObject) -> None:
+        lease = self.pool.leases[data.draw(st.sampled_from(sorted(self.pool.leases)))]
+        renewed = self.pool.renew(lease.id, self.now)
+        assert renewed.expires == min(self.now + lease.ttl, lease.until)
+        assert (renewed.grants, renewed.until) == (lease.grants, lease.until)
+
+    @precondition(lambda self: self.pool.leases)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        self.end(data.draw(st.sampled_from(sorted(self.pool.leases))), LeaseEvent.RELEASE)
+
+    @rule()
+    def reclaim(self) -> None:
+        for lease in self.pool.expired(self.now):
+            self.end(lease.id, LeaseEvent.EXPIRE)
+        assert all(lease.expires > self.now for lease in self.pool.leases.values())
+
+    def end(self, lease_id: str, event: LeaseEvent) -> None:
+        lease = self.pool.leases[lease_id]
+        before = dict(self.pool.instances)
+        self.pool.end(lease_id, event, self.now)
+        for grant in lease.grants:
+            must_restart = grant.service == "web" or before[grant.port].dirty
+            wanted = InstanceState.RECYCLING if must_restart else InstanceState.IDLE
+            assert self.pool.instances[grant.port].state is wanted
+        if lease.key:
+            assert self.pool.find(lease.key) is None
+
+    @invariant()
+    def an_instance_is_leased_exactly_when_one_lease_has_it(self) -> None:
+        held = [g.port for lease in self.pool.leases.values() for g in lease.grants]
+        leased = [p for p, i in self.pool.instances.items() if i.state is InstanceState.LEASED]
+        assert sorted(held) == sorted(leased)
+
+    @invariant()
+    def idle_counts_are_those_of_the_states(self) -> None:
+        for name in NAMES:
+            idle = [
+                i
+                for i in self.pool.instances.values()
+                if i.service == name and i.state is InstanceState.IDLE
+            ]
+            assert self.pool.idle_count(name) == len(idle)
+            assert not any(i.dirty for i in idle)
+
+    @invariant()
+    def growth_keeps_within_the_range_and_the_maximum(self) -> None:
+        for service in SERVICES:
+            mine = [i for i in self.pool.instances.values() if i.service == service.name]
+            assert len(mine) <= service.most
+        assert all(port in PORTS for port in self.pool.instances)
+
+    @invariant()
+    def a_key_belongs_to_one_live_lease(self) -> None:
+        keys = [lease.key for lease in self.pool.leases.values() if lease.key]
+        assert len(keys) == len(set(keys))
+        for lease in self.pool.leases.values():
+            assert not lease.key or self.pool.find(lease.key) is lease
+
+
+TestPoolMachine = PoolMachine.TestCase
+TestPoolMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_an_unknown_service_is_named_and_nothing_is_granted() -> None:
+    pool = pool_with(up=1)
+    with pytest.raises(UnknownService) as caught:
+        pool.grant(["up", "nope"], ttl=1, key="", now=0)
+    assert caught.value.name == "nope"
+    assert pool.idle_count("up") == 1
+
+
+def test_a_service_named_twice_is_granted_twice_or_not_at_all() -> None:
+    pool = pool_with(up=1)
+    with pytest.raises(Exhausted):
+        pool.grant(["up", "up"], ttl=1, key="", now=0)
+    assert pool.idle_count("up") == 1
+    assert pool.leases == {}
+
+
+def test_the_instance_idle_for_longest_is_leased_next() -> None:
+    pool = pool_with(up=3)
+    first = pool.grant(["up"], ttl=1, key="", now=0)
+    pool.end(first.id, LeaseEvent.RELEASE, 1)
+    ports = [pool.grant(["up"], ttl=1, key="", now=2).grants[0].port for _ in range(3)]
+    assert ports == [2001, 2002, 2000]
+
+
+def test_a_time_to_live_beyond_the_maximum_age_ends_with_it() -> None:
+    lease = pool_with(up=1).grant(["up"], ttl=10 * MAX_AGE, key="", now=5)
+    assert lease.expires == lease.until == 5 + MAX_AGE
+
+
+def test_no_renewal_passes_the_maximum_age() -> None:
+    pool = pool_with(up=1)
+    lease = pool.grant(["up"], ttl=60, key="", now=0)
+    assert pool.renew(lease.id, 90).expires == MAX_AGE
+
+
+def test_after_a_key_s_lease_ended_the_key_gets_a_new_one() -> None:
+    pool = pool_with(up=1)
+    first = pool.grant(["up"], ttl=1, key="k", now=0)
+    pool.end(first.id, LeaseEvent.EXPIRE, 1)
+    assert pool.grant(["up"], ttl=1, key="k", now=2).id != first.id
+
+
+def test_leases_without_a_key_have_nothing_to_do_with_each_other() -> None:
+    pool = pool_with(up=2)
+    assert pool.find("") is None
+    first, second = (pool.grant(["up"], ttl=1, key="", now=0) for _ in range(2))
+    assert first.id != second.id
+    assert pool.find("") is None
+
+
+@pytest.mark.parametrize("what", ["renew", "end"])
+def test_a_lease_that_is_no_more_can_t_be_touched(what: str) -> None:
+    pool = pool_with(up=1)
+    with pytest.raises(KeyError):
+        pool.renew("x", 0) if what == "renew" else pool.end("x", LeaseEvent.RELEASE, 0)
+
+
+def test_a_restored_lease_counts_and_later_generations_are_higher() -> None:
+    pool = pool_with(up=1)
+    pool.add(Instance("down", 2005, "down", InstanceState.LEASED))
+    grants = (Grant("down", 2005, "down:2005"),)
+    pool.restore(Lease("old", 7, grants, ttl=5, expires=5, until=50, key="k"))
+    assert pool.grant(["down"], ttl=1, key="k", now=0).id == "old"
+    assert pool.grant(["up"], ttl=1, key="", now=0).generation == 8
+    assert [lease.id for lease in pool.expired(5.0)] == ["old", "1"]
+
+
+def test_two_instances_can_t_have_one_port() -> None:
+    pool = pool_with(up=1)
+    with pytest.raises(ValueError, match="2000"):
+        pool.add(Instance("web", 2000, "web"))
+
+
+def test_a_removed_instance_can_t_be_leased() -> None:
+    pool = pool_with(up=1)
+    pool.remove(2000)
+    with pytest.raises(Exhausted):
+        pool.grant(["up"], ttl=1, key="", now=0)
+
+
+def test_growth_avoids_ports_that_others_hold_and_stops_at_the_maximum() -> None:
+    pool = pool_with(up=1)
+    assert pool.plan_growth("up", 5, busy={2002}) == [range(2001, 2002), range(2003, 2004)]
+    assert pool.plan_growth("web", 5, busy=set(range(2000, 2007))) == [range(2007, 2008)]
+
+
+def test_an_instance_is_overdue_after_its_start_limit_or_too_many_exits() -> None:
+    pool = new_pool()
+    pool.add(Instance("web", 2000, "web", since=10.0))
+    pool.add(Instance("up", 2001, "up", since=10.0))
+    assert pool.overdue(15.0) == []
+    assert [i.port for i in pool.overdue(15.1)] == [2000]
+    for _ in range(EXITS_BEFORE_FAILED):
+        pool.apply(2001, InstanceEvent.LOST, 11.0)
+    assert [i.port for i in pool.overdue(11.0)] == [2001]
+
+
+def test_becoming_ready_forgives_earlier_exits() -> None:
+    pool = new_pool()
+    pool.add(Instance("up", 2000, "up"))
+    pool.apply(2000, InstanceEvent.LOST, 1)
+    assert pool.apply(2000, InstanceEvent.READY, 2).exits == 0
+
+
+def test_an_instance_that_died_while_leased_is_restarted_before_the_next_lease() -> None:
+    pool = pool_with(up=1)
+    lease = pool.grant(["up"], ttl=1, key="", now=0)
+    pool.apply(2000, InstanceEvent.LOST, 0.5)
+    pool.end(lease.id, LeaseEvent.RELEASE, 1)
+    assert pool.instances[2000].state is InstanceState.RECYCLING
+
+
+def test_the_pool_is_settled_when_nothing_is_on_its_way() -> None:
+    pool = pool_with(web=1)
+    assert pool.settled()
+    lease = pool.grant(["web"], ttl=1, key="", now=0)
+    assert pool.settled()
+    pool.end(lease.id, LeaseEvent.RELEASE, 1)
+    assert not pool.settled()
