@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from socketpool.archive.sources import ZipSource
     from socketpool.client.api import Leased
 
-STEP_SECONDS = 660.0
-"""The longest silence of a service that is taken for work, a little above a session's own limit."""
+GREETING_SECONDS = 15.0
+PATIENCE_SECONDS = 30.0
+"""How much longer than a session may last its service is waited for."""
 
 MAX_RETURNED_BYTES = 64 << 30
 
@@ -53,8 +54,9 @@ class Portion(TransferInterface):
     def connect(self) -> None:
         """See `TransferInterface.connect`; raises PoolUnreachable or NotAuthorised."""
         self._stream = self._dial(self._leased.host, self._leased.port)
-        self._stream.settimeout(STEP_SECONDS)
-        greet(self._stream, self._token)
+        self._stream.settimeout(GREETING_SECONDS)
+        session_seconds = greet(self._stream, self._token)
+        self._stream.settimeout(session_seconds + PATIENCE_SECONDS)
 
     @property
     def stream(self) -> socket.socket:

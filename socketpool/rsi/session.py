@@ -16,6 +16,8 @@ from socketpool.rsi.blocks import ProtocolError, Stream, read_line_block, send_l
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+LONGEST_SESSION = 30 * 86400.0
+
 _ERRORS: dict[str, type[SocketpoolError]] = {
     cls.code: cls for cls in (ArchiveError, NotAuthorised, ServiceFailed, TimedOut)
 }
@@ -32,10 +34,16 @@ def send_error(stream: Stream, error: SocketpoolError) -> None:
     send_event(stream, "error", code=family, message=error.message[:4096], hint=error.hint)
 
 
-def greet(stream: Stream, token: str) -> None:
-    """Open a session as a client; raises what the service answers."""
+def greet(stream: Stream, token: str) -> float:
+    """Open a session as a client; returns the seconds that it may last at most.
+
+    Raises what the service answers.
+    """
     send_line_block(stream, json.dumps({"token": token}))
-    await_event(stream, "ready")
+    seconds = await_event(stream, "ready").get("session_time")
+    if not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_SESSION:
+        raise ProtocolError("the service does not say how long a session may last")
+    return float(seconds)
 
 
 def read_greeting(stream: Stream) -> str:

@@ -53,7 +53,7 @@ def run_session(
             claim = tokens.verify(read_greeting(connection))
             workspace = workspaces_of.enter(workspaces, claim, port)
             lease = claim.lease
-            send_event(connection, "ready")
+            send_event(connection, "ready", session_time=limits.session_time)
         _end_with_lease(workspace)
         connection.settimeout(IDLE_SECONDS)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -53,6 +53,7 @@ class Pool:
 
     def start(self) -> None:
         """Start supervisord; raises ConfigError when the state directory or port is in use."""
+        os.umask(0o077)  # whatever we keep is for this account alone
         self._state.prepare()
         self._take_lock()
         end(strays(self._state.supervisor_socket), grace=2.0)
