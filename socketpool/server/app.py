@@ -6,9 +6,10 @@ import ipaddress
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response, Security
 from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
     from socketpool.core.records import Lease
     from socketpool.server.keeper import Keeper
+
+SHOWS_TOKEN = Security(HTTPBearer(auto_error=False, description="the pool's API token"))
+"""Only describes: `Guard` has checked the token before any route is looked for."""
 
 LeaseId = Annotated[str, PathParameter(max_length=64)]
 
@@ -71,17 +75,19 @@ def make_app(keeper: Keeper, token: str) -> FastAPI:
     app.add_exception_handler(SocketpoolError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
-    _add_lease_routes(app, keeper)
-    _add_view_routes(app, keeper)
+    app.include_router(_lease_routes(keeper))
+    app.include_router(_view_routes(keeper))
+    app.include_router(_health_routes(keeper))
     return app
 
 
-def _add_lease_routes(app: FastAPI, keeper: Keeper) -> None:
+def _lease_routes(keeper: Keeper) -> APIRouter:
+    router = APIRouter(prefix="/v1", tags=["leases"], dependencies=[SHOWS_TOKEN])
     problems: dict[int | str, dict[str, Any]] = {
         status: {"model": Problem} for status in (401, 404, 409, 422, 503)
     }
 
-    @app.post("/v1/leases", status_code=201, responses=problems)
+    @router.post("/leases", status_code=201, responses=problems)
     async def create_lease(ask: LeaseRequest, request: Request) -> GrantedLease:
         """Lease one instance of each named service, all or nothing, in the order asked."""
         ttl = ask.ttl if ask.ttl is not None else keeper.settings.lease.ttl
@@ -89,31 +95,35 @@ def _add_lease_routes(app: FastAPI, keeper: Keeper) -> None:
         view = _view(keeper, lease, _reached_host(request))
         return GrantedLease(**view.model_dump(), token=keeper.leases.token(lease))
 
-    @app.get("/v1/leases", responses={401: problems[401]})
+    @router.get("/leases", responses={401: problems[401]})
     async def list_leases(request: Request) -> list[LeaseView]:
         """All live leases, without their tokens."""
         host = _reached_host(request)
         return [_view(keeper, lease, host) for lease in keeper.pool.leases.values()]
 
-    @app.get("/v1/leases/{lease_id}", responses=problems)
+    @router.get("/leases/{lease_id}", responses=problems)
     async def show_lease(lease_id: LeaseId, request: Request) -> LeaseView:
         """One live lease, without its token."""
         return _view(keeper, keeper.leases.get(lease_id), _reached_host(request))
 
-    @app.post("/v1/leases/{lease_id}/renew", responses=problems)
+    @router.post("/leases/{lease_id}/renew", responses=problems)
     async def renew_lease(lease_id: LeaseId, request: Request) -> LeaseView:
         """Give the lease another time to live, within its maximum age."""
         return _view(keeper, keeper.leases.renew(lease_id), _reached_host(request))
 
-    @app.delete("/v1/leases/{lease_id}", status_code=204, responses=problems)
+    @router.delete("/leases/{lease_id}", status_code=204, responses=problems)
     async def release_lease(lease_id: LeaseId) -> Response:
         """End the lease: its workspace is wiped and its instances go back to the pool."""
         await keeper.leases.release(lease_id)
         return Response(status_code=204)
 
+    return router
 
-def _add_view_routes(app: FastAPI, keeper: Keeper) -> None:
-    @app.get("/v1/services")
+
+def _view_routes(keeper: Keeper) -> APIRouter:
+    router = APIRouter(prefix="/v1", tags=["pool"], dependencies=[SHOWS_TOKEN])
+
+    @router.get("/services")
     async def list_services() -> list[ServiceView]:
         """The catalogue."""
         return [
@@ -128,7 +138,7 @@ def _add_view_routes(app: FastAPI, keeper: Keeper) -> None:
             for service in keeper.settings.services.values()
         ]
 
-    @app.get("/v1/instances")
+    @router.get("/instances")
     async def list_instances() -> list[InstanceView]:
         """Every instance by service and port."""
         holder = {g.port: lease.id for lease in keeper.pool.leases.values() for g in lease.grants}
@@ -144,17 +154,25 @@ def _add_view_routes(app: FastAPI, keeper: Keeper) -> None:
             for i in sorted(keeper.pool.instances.values(), key=lambda i: (i.service, i.port))
         ]
 
-    @app.get("/livez")
+    return router
+
+
+def _health_routes(keeper: Keeper) -> APIRouter:
+    router = APIRouter(tags=["health"])
+
+    @router.get("/livez")
     async def livez() -> dict[str, bool]:
         """The server answers."""
         return {"live": True}
 
-    @app.get("/readyz", responses={503: {"model": Readiness}})
+    @router.get("/readyz", responses={503: {"model": Readiness}})
     async def readyz(response: Response) -> Readiness:
         """Every service of the catalogue has been started up."""
         if not keeper.ready:
             response.status_code = 503
         return Readiness(ready=keeper.ready)
+
+    return router
 
 
 def _view(keeper: Keeper, lease: Lease, host: str) -> LeaseView:
