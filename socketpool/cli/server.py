@@ -16,7 +16,7 @@ from socketpool.config.fields import Address
 from socketpool.config.hostfacts import ephemeral_ports, is_loopback, resolve
 from socketpool.config.models import DEFAULT_PORTS
 from socketpool.config.settings import Settings, load_settings
-from socketpool.config.statedir import ENVIRONMENT, StateDir
+from socketpool.config.statedir import StateDir, default_root
 from socketpool.errors import UsageError
 from socketpool.supervision.daemon import Pool
 
@@ -103,8 +103,7 @@ def _announce(settings: Settings, state: StateDir, pool: Pool) -> None:
         if failed:
             log = state.logs / f"{service}-{instances[0]['port']}.log"
             say(f"warning: {failed} of {len(instances)} instances of {service} failed; see {log}")
-    is_default = StateDir.locate(None) == state and ENVIRONMENT not in os.environ
-    where = "" if is_default else f" --state-dir {state.root}"
+    where = "" if state.root == default_root() else f" --state-dir {state.root}"
     click.echo(f"look further:  supervisorctl -c {state.supervisord_conf} status")
     click.echo(
         f"use it:        socketpool_client {listen.host} {listen.port} "

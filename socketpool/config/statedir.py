@@ -31,13 +31,7 @@ class StateDir:
         Raises :class:`ConfigError` for a path that supervisord's configuration can't express.
         """
         name = given or os.environ.get(ENVIRONMENT)
-        if name:
-            root = Path(name).expanduser()
-        else:
-            home = os.environ.get("XDG_STATE_HOME", "")
-            base = Path(home) if home.startswith("/") else _home() / ".local" / "state"
-            root = base / "socketpool"
-        state = cls(root.absolute())
+        state = cls(Path(name).expanduser().absolute() if name else default_root())
         state.check()
         return state
 
@@ -136,6 +130,13 @@ class StateDir:
     def trash(self) -> Path:
         """Workspaces of ended leases on their way out."""
         return self.root / "trash"
+
+
+def default_root() -> Path:
+    """Where a pool keeps its files when nobody says otherwise; raises :class:`ConfigError`."""
+    home = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(home) if home.startswith("/") else _home() / ".local" / "state"
+    return base / "socketpool"
 
 
 def _home() -> Path:

@@ -57,9 +57,14 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(self.timeout)
+            sock.connect(self._path)
+        except OSError:
+            sock.close()
+            raise
+        self.sock = sock
 
 
 class _UnixTransport(xmlrpc.client.Transport):
@@ -110,9 +115,9 @@ class Supervisor:
         # A connection of its own for each call: supervisord closes idle ones as it likes, and a
         # unix connection costs microseconds.
         transport = _UnixTransport(self._sock)
+        proxy = xmlrpc.client.ServerProxy("http://localhost/RPC2", transport)
         try:
-            with xmlrpc.client.ServerProxy("http://localhost/RPC2", transport) as proxy:
-                return getattr(proxy.supervisor, method)(*arguments)
+            return getattr(proxy.supervisor, method)(*arguments)
         except xmlrpc.client.Fault as fault:
             if fault.faultCode in tolerate:
                 return None
@@ -122,3 +127,5 @@ class Supervisor:
                 f"supervisord does not answer on {self._sock}: {error}",
                 hint="is the pool running?",
             ) from None
+        finally:
+            transport.close()
