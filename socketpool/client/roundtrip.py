@@ -25,6 +25,7 @@ from socketpool.client.reporter import Reporter
 from socketpool.client.steps import check_order
 from socketpool.config.fields import Address
 from socketpool.errors import ArchiveError, SocketpoolError
+from socketpool.rsi.blocks import ConnectionCut
 
 if TYPE_CHECKING:
     import socket
@@ -155,8 +156,12 @@ class RoundTrip:
                 portion = DownloadClient(returned)
         portion.assign(service, lease.token, self._dial, self._reporter.progress)
         with closing(portion):
-            portion.connect()
-            portion.transfer()
+            try:
+                portion.connect()
+                portion.transfer()
+            except ConnectionCut:
+                self._client.renew(lease.id)  # says so when it was the lease that ended
+                raise
         self._summary.reports += [
             f"{service.service}: {line}" for line in portion.detail.get("report", [])
         ]

@@ -69,15 +69,12 @@ class InstanceKeeper:
         """
         groups = set()
         for process in processes:
-            if process.group == conf.POOL_SERVER:
-                continue
             groups.add(process.group)
-            service = conf.service_of_block(process.group)
-            number = int(process.group.partition(".")[2] or 1)
-            self._blocks[service] = max(self._blocks.get(service, 0), number)
-            if service not in self._pool.services:
+            parsed = conf.parse_instance(process.group, process.name)
+            if parsed is None or parsed[0] not in self._pool.services:
                 continue
-            port = int(process.name)
+            service, number, port = parsed
+            self._blocks[service] = max(self._blocks.get(service, 0), number)
             state = InstanceState.STARTING
             if port in leased:
                 state = InstanceState.LEASED
@@ -169,7 +166,11 @@ class InstanceKeeper:
         by_name = {f"{p.group}:{p.name}": p for p in processes}
         became_idle = False
         for instance in list(self._pool.instances.values()):
-            became_idle |= await self._observe(instance, by_name.get(instance.name))
+            try:
+                became_idle |= await self._observe(instance, by_name.get(instance.name))
+            except SocketpoolError as error:  # the others must not suffer from it
+                extra = {"instance": instance.name, "error": error.message}
+                log.warning("supervision failed", extra=extra)
         for instance in self._pool.overdue(_now()):
             self._pool.apply(instance.port, InstanceEvent.OVERDUE, _now())
             log.error("instance failed", extra={"instance": instance.name, "exits": instance.exits})

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import shutil
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from socketpool.core.lifecycle import LeaseEvent
@@ -249,8 +250,9 @@ class LeaseKeeper:
             log.error("store failed", extra={"lease": lease.id, "error": error.message})
 
     def _empty_trash(self) -> None:
-        for path in self._state.trash.iterdir():
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            for path in self._state.trash.iterdir():
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def live_leases(

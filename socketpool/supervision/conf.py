@@ -7,6 +7,7 @@ in here at all but in a JSON file that `launch` reads, so that no value can brea
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from typing import TYPE_CHECKING
@@ -111,9 +112,12 @@ def block_name(service: str, number: int) -> str:
     return service if number == 1 else f"{service}.{number}"
 
 
-def service_of_block(block: str) -> str:
-    """The service that a block belongs to."""
-    return block.partition(".")[0]
+def parse_instance(group: str, process: str) -> tuple[str, int, int] | None:
+    """Service, block number and port of one of our instances; None for any other program."""
+    match = re.fullmatch(
+        r"([a-z0-9][a-z0-9-]*)(?:\.([0-9]{1,6}))?:([0-9]{1,5})", f"{group}:{process}"
+    )
+    return None if match is None else (match[1], int(match[2] or 1), int(match[3]))
 
 
 def install(path: Path, text: str) -> None:
