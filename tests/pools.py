@@ -331,7 +331,7 @@ class PoolMaker:
             content = dict(service)
             code = content.pop("code", PROBE_CODE)
             (target / "service.yml").write_text(yaml.safe_dump(content))
-            if "sdk" in content:
+            if "file" in content.get("sdk", {}):
                 (target / content["sdk"]["file"]).write_text(code)
         path = folder / "pool.yml"
         section = {"ports": str(ports)} | pool

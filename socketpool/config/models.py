@@ -26,16 +26,17 @@ PLACEHOLDERS = ("host", "port", "workspace", "python", "folder")
 DEFAULT_PORTS = PortRange(21000, 21499)
 
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+_Arguments = Annotated[tuple[_Text, ...], Field(min_length=1, max_length=256)]
 _EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 
 
-def check_placeholders(text: str) -> str:
+def check_placeholders(text: str, allowed_words: tuple[str, ...] = PLACEHOLDERS) -> str:
     """Raise ValueError for a ``{word}`` that is no placeholder, or a NUL byte."""
     if "\0" in text:
         raise ValueError("a NUL byte can't be passed to a program")
     for word in re.findall(r"\{([a-z_]+)\}", text):
-        if word not in PLACEHOLDERS:
-            allowed = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+        if word not in allowed_words:
+            allowed = ", ".join(f"{{{name}}}" for name in allowed_words)
             raise ValueError(f"unknown placeholder {{{word}}}; allowed: {allowed}")
     return text
 
@@ -87,12 +88,34 @@ class Limits(Strict):
 
 
 class Sdk(Strict):
-    """The SDK form of a service: a Python file of its folder and the class in it."""
+    """The SDK form of a service: a Python file of its folder and a class in it, or a program.
 
-    file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\.py$")]
-    cls: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = Field(
-        alias="class"
+    A program is run once a session in a directory of the uploaded members; ``added`` and
+    ``deleted`` say whether members that it adds or deletes are refused or ignored.
+    """
+
+    file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\.py$")] | None = None
+    cls: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
+        default=None, alias="class"
     )
+    executable: _Arguments | None = None
+    added: Literal["refuse", "ignore"] = "refuse"
+    deleted: Literal["refuse", "ignore"] = "refuse"
+
+    @field_validator("executable")
+    @classmethod
+    def _placeholders(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for argument in value or ():
+            check_placeholders(argument, ("python", "folder"))
+        return value
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        is_class = self.file is not None and self.cls is not None
+        has_none = self.file is None and self.cls is None
+        if not (is_class if self.executable is None else has_none):
+            raise ValueError("give either file and class, or executable")
+        return self
 
 
 class ServiceOverride(Strict):
@@ -109,7 +132,7 @@ class ServiceFile(Strict):
     """A ``service.yml``."""
 
     description: Annotated[str, StringConstraints(min_length=1, max_length=500)]
-    command: Annotated[tuple[_Text, ...], Field(min_length=1, max_length=256)] | None = None
+    command: _Arguments | None = None
     sdk: Sdk | None = None
     client: Literal["upload", "vendor", "download"] | None = None
     warm: Count = 1
@@ -136,6 +159,8 @@ class ServiceFile(Strict):
     def _consistent(self) -> Self:
         if (self.command is None) == (self.sdk is None):
             raise ValueError("give either command (any program) or sdk (a Python file and class)")
+        if self.sdk is not None and self.sdk.executable is not None and self.client != "vendor":
+            raise ValueError("sdk.executable: such a program is a vendor; say client: vendor")
         if self.client is not None and self.sdk is None:
             raise ValueError("client: only a service written with the SDK has a client portion")
         if self.warm > self.max:

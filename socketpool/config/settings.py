@@ -128,7 +128,7 @@ def _read_service(folder: Path) -> Service:
         raise ConfigError(f"{folder}: {error}", hint="rename the folder") from None
     file = load(path, ServiceFile)
     service = Service.model_construct(**dict(file), name=name, folder=str(folder.resolve()))
-    if file.sdk is not None:
+    if file.sdk is not None and file.sdk.file is not None and file.sdk.cls is not None:
         _check_class(folder / file.sdk.file, file.sdk.cls)
     return service
 

@@ -36,7 +36,7 @@ def check(archive: Path, max_bytes: int) -> int:
 
     Raises :class:`~socketpool.errors.ArchiveError`.
     """
-    with open_incoming(archive, _limits(max_bytes)) as incoming:
+    with open_incoming(archive, server_limits(max_bytes)) as incoming:
         return len(incoming)
 
 
@@ -47,7 +47,7 @@ def unpack(archive: Path, folder: Path, max_bytes: int) -> dict[str, Unpacked]:
     """
     folder.mkdir(mode=0o700)
     unpacked: dict[str, Unpacked] = {}
-    limits = _limits(max_bytes)
+    limits = server_limits(max_bytes)
     with open_incoming(archive, limits) as incoming:
         for member in incoming:
             name = text(member.name)
@@ -75,7 +75,8 @@ def pack_changed(unpacked: Mapping[str, Unpacked], target: Path) -> int:
     return len(changed)
 
 
-def _limits(max_bytes: int) -> Limits:
+def server_limits(max_bytes: int) -> Limits:
+    """What an archive may hold that a service takes in."""
     return SERVER_LIMITS._replace(
         total_bytes=max_bytes, member_bytes=min(max_bytes, SERVER_LIMITS.member_bytes)
     )

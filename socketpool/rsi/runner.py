@@ -17,16 +17,19 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from socketpool.logs import log_to_stderr
+from socketpool.rsi.executable import ExecutableVendor
 from socketpool.rsi.service import ServiceServer, SessionLimits
 from socketpool.rsi.sessionprocess import run_session
 from socketpool.rsi.tokens import LeaseTokens, read_secret
 from socketpool.supervision.launch import die_with_parent, limit_resources
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType, ModuleType
 
 BACKLOG = 128
@@ -46,7 +49,12 @@ class Runner:
         self._port = port
         self._spec = spec
         self._limits = SessionLimits(spec["limits"]["session_time"], spec["limits"]["archive_size"])
-        self._service = load_class(Path(spec["folder"]), spec["sdk"]["file"], spec["sdk"]["class"])
+        self._service: Callable[..., ServiceServer]
+        if spec["sdk"]["executable"] is None:
+            sdk = spec["sdk"]
+            self._service = load_class(Path(spec["folder"]), sdk["file"], sdk["class"])
+        else:
+            self._service = partial(ExecutableVendor, spec=spec)
         self._tokens = LeaseTokens(read_secret(Path(spec["lease_key"])))
         self._sessions: dict[int, float] = {}  # pid -> monotonic second at which it is killed
         self._stopping = False

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from socketpool.errors import ServiceFailed
 from socketpool.rsi import blocks
 from socketpool.rsi.interfaces import SemaphoreInterface
 from socketpool.rsi.session import send_event
@@ -22,6 +23,13 @@ class SessionLimits:
 
     session_time: float = 600.0
     archive_size: int = 4 << 30
+
+
+def require_upload(workspace: Workspace) -> Path:
+    """The archive that was uploaded; raises ServiceFailed when none was."""
+    if not workspace.incoming.exists():
+        raise ServiceFailed("nothing was uploaded in this lease", hint="run upload before vendor")
+    return workspace.incoming
 
 
 class ServiceServer(SemaphoreInterface, ABC):

@@ -16,7 +16,7 @@ from socketpool.rsi.blocks import ConnectionCut
 from socketpool.rsi.session import read_greeting, send_error, send_event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from socketpool.rsi.service import ServiceServer, SessionLimits
@@ -39,7 +39,7 @@ log = logging.getLogger("socketpool.session")
 def run_session(
     connection: socket.socket,
     *,
-    service: type[ServiceServer],
+    service: Callable[[socket.socket, Workspace, SessionLimits], ServiceServer],
     tokens: LeaseTokens,
     workspaces: Path,
     port: int,

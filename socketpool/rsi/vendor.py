@@ -5,10 +5,9 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from socketpool.errors import ServiceFailed
 from socketpool.rsi import members
 from socketpool.rsi.interfaces import VendorInterface
-from socketpool.rsi.service import ServiceServer
+from socketpool.rsi.service import ServiceServer, require_upload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,15 +27,10 @@ class VendorServer(ServiceServer, VendorInterface):
     def run(self) -> dict[str, Any]:
         """Unpack, `transfer`, pack what changed."""
         with self.locked():
-            if not self.workspace.incoming.exists():
-                raise ServiceFailed(
-                    "nothing was uploaded in this lease", hint="run upload before vendor"
-                )
+            incoming = require_upload(self.workspace)
             self._lines: list[str] = []
             shutil.rmtree(self.workspace.members, ignore_errors=True)
-            unpacked = members.unpack(
-                self.workspace.incoming, self.workspace.members, self.limits.archive_size
-            )
+            unpacked = members.unpack(incoming, self.workspace.members, self.limits.archive_size)
             self.members = {name: member.path for name, member in unpacked.items()}
             self.transfer()
             changed = members.pack_changed(unpacked, self.workspace.outgoing)

@@ -1,0 +1,155 @@
+"""Vendors in any language: a program that runs in a directory with the members in it.
+
+It works on files under their own names, in a directory of its own.  What it changed goes back;
+what it added or deleted is refused unless the service ignores it, since neither can be given back.
+Its output goes to the log with the lease's id, and its last lines to the client when it fails.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from socketpool.archive.names import show
+from socketpool.errors import ServiceFailed
+from socketpool.rsi import tree
+from socketpool.rsi.service import ServiceServer, SessionLimits, require_upload
+from socketpool.supervision.launch import die_with_parent, fill
+
+if TYPE_CHECKING:
+    from socketpool.rsi.blocks import Stream
+    from socketpool.rsi.workspace import Workspace
+
+LAST_LINES = 20
+LINE_BYTES = 2000
+LOGGED_LINES = 5000
+"""More of a program's output is counted, not kept."""
+
+SHOWN_NAMES = 5
+
+ENDED_BEAT = 0.1
+"""Seconds of silence after which to look whether the program has ended."""
+
+log = logging.getLogger("socketpool.executable")
+
+
+class ExecutableVendor(ServiceServer):
+    """Runs the program that the service's ``sdk.executable`` names."""
+
+    def __init__(
+        self, stream: Stream, workspace: Workspace, limits: SessionLimits, spec: dict[str, Any]
+    ) -> None:
+        super().__init__(stream, workspace, limits)
+        self._spec = spec
+        self._last: deque[str] = deque(maxlen=LAST_LINES)
+        self._lines = 0
+        self._detail: dict[str, Any] = {}
+
+    def transfer(self) -> None:
+        """Unpack, run, and pack what changed."""
+        incoming = require_upload(self.workspace)
+        shutil.rmtree(self.workspace.members, ignore_errors=True)
+        planted = tree.plant(incoming, self.workspace.members, self.limits.archive_size)
+        self.progress(0, len(planted))
+        self._run()
+        different = tree.compare(self.workspace.members, planted)
+        self._refuse_unless_ignored("added", different.added)
+        self._refuse_unless_ignored("deleted", different.deleted)
+        tree.pack(self.workspace.members, different.changed, planted, self.workspace.outgoing)
+        shutil.rmtree(self.workspace.members)
+        self.progress(len(planted), len(planted))
+        self._detail = {"members": len(planted), "changed": len(different.changed)}
+
+    def outcome(self) -> dict[str, Any]:
+        """How many members there were and how many changed."""
+        return self._detail
+
+    def _run(self) -> None:
+        program = self._spec["sdk"]["executable"]
+        argv = [fill(argument, self._spec["values"]) for argument in program]
+        environment = os.environ | {"SOCKETPOOL_LEASE": self.workspace.root.name}
+        try:
+            process = subprocess.Popen(
+                argv,
+                cwd=self.workspace.members,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_end_with_session,  # noqa: PLW1509 - what runs there is one system call
+            )
+        except OSError as error:
+            log.error("can't run", extra={"program": argv[0], "error": error.strerror})
+            raise ServiceFailed(
+                "the vendor's program can't be run", hint="its operator finds why in the log"
+            ) from error
+        try:
+            self._follow(process)
+        finally:
+            # Whatever it started and left behind ends with it.
+            _kill_group(process.pid)
+            process.wait()
+        if process.returncode:
+            lines = "\n".join(self._last) or "(it printed nothing)"
+            how = f"exit code {process.returncode}"
+            if process.returncode < 0:
+                how = f"signal {-process.returncode}"
+            raise ServiceFailed(f"the vendor's program failed ({how}):\n{lines}")
+
+    def _follow(self, process: subprocess.Popen[bytes]) -> None:
+        """Log what it prints until it ends; the session's own limit ends it when it doesn't."""
+        assert process.stdout is not None  # noqa: S101 - how it was started
+        pending = b""
+        with selectors.DefaultSelector() as selector, process.stdout as output:
+            selector.register(output, selectors.EVENT_READ)
+            while True:
+                if selector.select(ENDED_BEAT):
+                    chunk = os.read(output.fileno(), 65536)
+                    if not chunk:
+                        break
+                    *lines, pending = (pending + chunk).split(b"\n")
+                    if len(pending) > LINE_BYTES:
+                        lines, pending = [*lines, pending], b""
+                    for line in lines:
+                        self._keep(line)
+                elif process.poll() is not None:
+                    break  # something it left behind may hold the pipe open for ever
+        if pending:
+            self._keep(pending)
+        process.wait()
+
+    def _keep(self, line: bytes) -> None:
+        text = line[:LINE_BYTES].decode(errors="replace").rstrip()
+        self._last.append(text)
+        self._lines += 1
+        if self._lines <= LOGGED_LINES:
+            log.info("output", extra={"lease": self.workspace.root.name, "line": text})
+        elif self._lines == LOGGED_LINES + 1:
+            log.warning("output cut", extra={"lease": self.workspace.root.name})
+
+    def _refuse_unless_ignored(self, what: str, names: list[bytes]) -> None:
+        if not names or self._spec["sdk"][what] == "ignore":
+            return
+        some = ", ".join(show(name) for name in names[:SHOWN_NAMES])
+        more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+        raise ServiceFailed(
+            f"the vendor's program {what} what can't be given back: {some}{more}",
+            hint=f"its operator can allow it: {what}: ignore in service.yml",
+        )
+
+
+def _end_with_session() -> None:
+    die_with_parent(signal.SIGKILL)
+
+
+def _kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
