@@ -13,7 +13,7 @@ from socketpool.errors import ConfigError
 
 ENVIRONMENT = "SOCKETPOOL_STATE_DIR"
 
-_UNSAFE = frozenset("%;[]*?\"'\\")
+_UNSAFE = frozenset("%;#[]*?\"'\\")
 _SOCKET_PATH_BYTES = 107  # sun_path, less its terminator
 _SUFFIX_BYTES = len(".1234567")  # supervisord binds <socket>.<pid> first, then links it
 
@@ -32,7 +32,7 @@ class StateDir:
         """
         name = given or os.environ.get(ENVIRONMENT)
         if name:
-            root = Path(name).expanduser()
+            root = _expanded(name)
         else:
             home = os.environ.get("XDG_STATE_HOME", "")
             base = Path(home) if home.startswith("/") else _home() / ".local" / "state"
@@ -46,7 +46,7 @@ class StateDir:
         text = str(self.root)
         if any(c in _UNSAFE or not c.isprintable() for c in text):
             raise ConfigError(
-                f"state directory {text!r}: none of %;[]*?\"'\\ nor control characters may be in "
+                f"state directory {text!r}: none of %;#[]*?\"'\\ nor control characters may be in "
                 "its path",
                 hint="choose another with --state-dir",
             )
@@ -136,6 +136,15 @@ class StateDir:
     def trash(self) -> Path:
         """Workspaces of ended leases on their way out."""
         return self.root / "trash"
+
+
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"state directory {name}: no such home", hint="choose another with --state-dir"
+        ) from None
 
 
 def _home() -> Path:
