@@ -11,11 +11,14 @@ import socket
 from pathlib import Path
 
 from socketpool.client.dial import dial_tcp
+from socketpool.config.fields import Address
 from socketpool.config.statedir import StateDir
-from socketpool.errors import NotAuthorised
+from socketpool.errors import ConfigError, NotAuthorised
 from socketpool.rsi.tokens import read_secret
 
 ENVIRONMENT = "SOCKETPOOL_TOKEN_FILE"
+
+EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 
 
 def find_token(host: str, port: int, *, file: str | None, state_dir: str | None) -> str:
@@ -28,10 +31,15 @@ def find_token(host: str, port: int, *, file: str | None, state_dir: str | None)
     """
     named = file or os.environ.get(ENVIRONMENT)
     if named:
-        return read_secret(Path(named).expanduser())
+        return read_secret(_expanded(named))
     state = StateDir.locate(state_dir)
     local = local_address(state)
-    if local is not None and local[1] == port and _is_here(host) and state.token.exists():
+    if (
+        local is not None
+        and local[1] == port
+        and _stands_for(host, local[0])
+        and state.token.exists()
+    ):
         return read_secret(state.token)
     dial_tcp(host, port).close()  # that nobody is there is the more useful thing to say
     raise NotAuthorised(
@@ -45,19 +53,32 @@ def local_address(state: StateDir) -> tuple[str, int] | None:
     """Where the pool of a state directory listens, or last listened."""
     try:
         listen = json.loads(state.settings.read_text(encoding="utf-8"))["listen"]
-        host, _, port = str(listen).rpartition(":")
-        return host.strip("[]"), int(port)
+        address = Address.parse(listen)
+        return address.host, address.port
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _is_here(host: str) -> bool:
-    """Whether every address the name stands for is one of this machine's."""
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{name}: no such home", hint="name the token's file in full") from None
+
+
+def _stands_for(host: str, listen: str) -> bool:
+    """Whether what listens on ``listen`` of this machine is reached as ``host``.
+
+    Any user of the machine may listen on its other addresses.
+    """
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError):
         return False
-    return all(_is_own(family, str(address[0])) for family, _, _, _, address in found)
+    addresses = {str(address[0]) for _, _, _, _, address in found}
+    return (listen in addresses or listen in EVERYWHERE) and all(
+        _is_own(family, str(address[0])) for family, _, _, _, address in found
+    )
 
 
 def _is_own(family: int, address: str) -> bool:

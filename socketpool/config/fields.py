@@ -98,7 +98,7 @@ def _as_range(value: object) -> PortRange:
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, le=30 * 86400)]
-Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0)]
+Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0, lt=1 << 62)]
 Count = Annotated[int, Field(strict=True, ge=0, le=10_000)]
 ServiceName = Annotated[str, BeforeValidator(lambda v: check_service_name(str(v)))]
 Ports = Annotated[PortRange, BeforeValidator(_as_range), PlainSerializer(str)]

@@ -119,7 +119,7 @@ class Sdk(Strict):
 
 
 class ServiceOverride(Strict):
-    """What the pool's file may change of a service."""
+    """What the pool's file may change of a service; what it doesn't name stays as it was."""
 
     warm: Count | None = None
     max: Count | None = None

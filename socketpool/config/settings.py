@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -18,7 +19,13 @@ from socketpool.config.fields import (
     Strict,
     check_service_name,
 )
-from socketpool.config.models import LeaseSettings, PoolFile, PoolSection, ServiceFile
+from socketpool.config.models import (
+    LeaseSettings,
+    PoolFile,
+    PoolSection,
+    ServiceFile,
+    ServiceOverride,
+)
 from socketpool.config.yamlfile import load
 from socketpool.core.ports import PortRange
 from socketpool.core.records import ServicePlan
@@ -70,7 +77,7 @@ def load_settings(
     kernel has none to tell).
     """
     path = Path(target)
-    is_range = target[:1].isdigit() and not path.exists()
+    is_range = target[:1].isdigit() and not _exists(path)
     if is_range:
         try:
             file = PoolFile(pool=PoolSection(ports=PortRange.parse(target)))
@@ -81,7 +88,7 @@ def load_settings(
     else:
         file = load(path, PoolFile)
     source = "the command line" if is_range else str(path)
-    services = _apply_overrides(source, file, _read_catalogue(path.parent, file))
+    services = _apply_overrides(source, file, _read_catalogue(source, path.parent, file))
     listen = listen or file.pool.listen
     settings = Settings(
         listen=listen,
@@ -94,27 +101,34 @@ def load_settings(
     return settings
 
 
-def _read_catalogue(base: Path, file: PoolFile) -> dict[str, Service]:
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that no file can have
+        return False
+
+
+def _read_catalogue(source: str, base: Path, file: PoolFile) -> dict[str, Service]:
     services: dict[str, Service] = {}
     for entry in file.catalogue if file.catalogue is not None else (SHIPPED,):
         root = shipped_catalogue() if entry == SHIPPED else base / entry
         if not root.is_dir():
             raise ConfigError(
-                f"catalogue: {root} is not a folder",
+                f"{source}: catalogue: {root} is not a folder",
                 hint=f"name folders of services, relative to the pool's file, or {SHIPPED!r}",
             )
         for folder in sorted(p.parent for p in root.glob("*/service.yml")):
             service = _read_service(folder)
             if service.name in services:
                 raise ConfigError(
-                    f"service {service.name!r} is defined twice: in "
+                    f"{source}: catalogue: service {service.name!r} is defined twice: in "
                     f"{services[service.name].folder} and in {folder}",
                     hint="rename one of the folders",
                 )
             services[service.name] = service
     if not services:
         raise ConfigError(
-            "the catalogue holds no service",
+            f"{source}: catalogue: it holds no service",
             hint="a service is a folder with a service.yml in it",
         )
     return services
@@ -158,14 +172,21 @@ def _apply_overrides(
                 f"{source}: services.{name}: no such service; the catalogue has: "
                 + ", ".join(sorted(services))
             )
-        changes = override.model_dump(exclude_none=True)
         try:
-            result[name] = Service.model_validate(
-                services[name].model_dump(by_alias=True) | changes
-            )
+            result[name] = Service.model_validate(_merged(services[name], override))
         except ValidationError as error:
             raise ConfigError(f"{source}: services.{name}: {_first_line(error)}") from None
     return result
+
+
+def _merged(service: Service, override: ServiceOverride) -> dict[str, Any]:
+    merged = service.model_dump(by_alias=True)
+    for key, value in override.model_dump(exclude_unset=True).items():
+        if isinstance(value, dict):
+            merged[key] |= value
+        elif value is not None:
+            merged[key] = value
+    return merged
 
 
 def _check_ports(source: str, settings: Settings, ephemeral: PortRange | None) -> None:

@@ -13,7 +13,7 @@ from socketpool.errors import ConfigError
 
 ENVIRONMENT = "SOCKETPOOL_STATE_DIR"
 
-_UNSAFE = frozenset("%;[]*?\"'\\")
+_UNSAFE = frozenset("%;#[]*?\"'\\")
 _SOCKET_PATH_BYTES = 107  # sun_path, less its terminator
 _SUFFIX_BYTES = len(".1234567")  # supervisord binds <socket>.<pid> first, then links it
 
@@ -31,7 +31,7 @@ class StateDir:
         Raises :class:`ConfigError` for a path that supervisord's configuration can't express.
         """
         name = given or os.environ.get(ENVIRONMENT)
-        state = cls(Path(name).expanduser().absolute() if name else default_root())
+        state = cls(_expanded(name).absolute() if name else default_root())
         state.check()
         return state
 
@@ -40,7 +40,7 @@ class StateDir:
         text = str(self.root)
         if any(c in _UNSAFE or not c.isprintable() for c in text):
             raise ConfigError(
-                f"state directory {text!r}: none of %;[]*?\"'\\ nor control characters may be in "
+                f"state directory {text!r}: none of %;#[]*?\"'\\ nor control characters may be in "
                 "its path",
                 hint="choose another with --state-dir",
             )
@@ -137,6 +137,15 @@ def default_root() -> Path:
     home = os.environ.get("XDG_STATE_HOME", "")
     base = Path(home) if home.startswith("/") else _home() / ".local" / "state"
     return base / "socketpool"
+
+
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"state directory {name}: no such home", hint="choose another with --state-dir"
+        ) from None
 
 
 def _home() -> Path:

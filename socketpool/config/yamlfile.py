@@ -5,7 +5,7 @@ YAML itself lets a repeated key win silently and has tags that build objects; bo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 1 << 20
 """No configuration is larger; whatever is, is something else."""
 
+MAX_NODES = 1 << 20
+"""So many values may a file stand for: aliases of aliases can make billions of a few lines."""
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -28,7 +31,7 @@ def load(path: Path, model: type[M]) -> M:
     text = _read(path)
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_repeated_keys(path, root)
+        _check_nodes(path, root, {})
         data = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -38,6 +41,10 @@ def load(path: Path, model: type[M]) -> M:
         ) from None
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid YAML: {type(error).__name__}") from None
+    except ValueError as error:  # what looks like a date or a number, and is none
+        raise ConfigError(
+            f"{path}: not valid YAML: {error}", hint="put quotes around what is meant as text"
+        ) from None
     if data is None:
         data = {}
     if not isinstance(data, dict):
@@ -62,20 +69,31 @@ def _read(path: Path) -> str:
         raise ConfigError(f"{path}: {error.strerror}", hint="check the path") from None
 
 
-def _refuse_repeated_keys(path: Path, node: yaml.Node | None) -> None:
+def _check_nodes(path: Path, node: yaml.Node | None, sizes: dict[int, int]) -> int:
+    """Refuse repeated keys and aliases that multiply; returns how much the node stands for."""
+    known = sizes.get(id(node))
+    if known is not None:
+        return known
+    size = 1
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
+            where = f"{path}, line {key.start_mark.line + 1}"
+            if not isinstance(key, yaml.ScalarNode):
+                raise ConfigError(f"{where}: not valid YAML: a key is a word, not a {key.id}")
             if key.value in seen:
-                raise ConfigError(
-                    f"{path}, line {key.start_mark.line + 1}: {key.value!r} appears twice",
-                    hint="keep one of them",
-                )
+                raise ConfigError(f"{where}: {key.value!r} appears twice", hint="keep one of them")
             seen.add(key.value)
-            _refuse_repeated_keys(path, value)
+            size += 1 + _check_nodes(path, value, sizes)
     elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_repeated_keys(path, item)
+        size += sum(_check_nodes(path, item, sizes) for item in node.value)
+    if node is not None and size > MAX_NODES:
+        raise ConfigError(
+            f"{path}, line {node.start_mark.line + 1}: with its aliases this stands for more than "
+            f"{MAX_NODES} values; not a configuration"
+        )
+    sizes[id(node)] = size
+    return size
 
 
 def _sentence(
@@ -116,13 +134,16 @@ def _line_of(node: yaml.Node | None, loc: tuple[int | str, ...]) -> int:
 
 def _allowed_keys(model: type[BaseModel], path: list[str]) -> list[str]:
     current: object = model
-    for key in path:
+    keys = iter(path)
+    for key in keys:
         if not (isinstance(current, type) and issubclass(current, BaseModel)):
             return []
         field = current.model_fields.get(key)
         if field is None:
             return []
         current = _model_in(field.annotation)
+        if get_origin(field.annotation) is dict:
+            next(keys, None)  # a name of the user's
     if isinstance(current, type) and issubclass(current, BaseModel):
         return [f.alias or name for name, f in current.model_fields.items()]
     return []

@@ -31,7 +31,8 @@ def send_event(stream: Stream, event: str, **fields: Any) -> None:
 def send_error(stream: Stream, error: SocketpoolError) -> None:
     """Close the session with an error."""
     family = next((cls.code for cls in _ERRORS.values() if isinstance(error, cls)), "")
-    send_event(stream, "error", code=family, message=error.message[:4096], hint=error.hint)
+    # As JSON a character can take twelve bytes, and both must fit into one line.
+    send_event(stream, "error", code=family, message=error.message[:4096], hint=error.hint[:1000])
 
 
 def greet(stream: Stream, token: str) -> float:

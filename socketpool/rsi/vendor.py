@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ from socketpool.rsi.service import ServiceServer, require_upload
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+REPORT_BYTES = 32 << 10
+"""A report has to fit into the line block of the verdict, as JSON."""
 
 
 class VendorServer(ServiceServer, VendorInterface):
@@ -38,6 +42,7 @@ class VendorServer(ServiceServer, VendorInterface):
         return {"members": len(unpacked), "changed": changed, "report": self._lines}
 
     def report(self, line: str) -> None:
-        """Add a line to what the client's summary shows of this step."""
-        if len(self._lines) < 50:
-            self._lines.append(line[:500])
+        """Add a line to what the client's summary shows of this step; too many are left out."""
+        lines = [*self._lines, line[:500]]
+        if len(lines) <= 50 and len(json.dumps(lines)) <= REPORT_BYTES:
+            self._lines = lines

@@ -6,6 +6,7 @@ A sync of the disk costs the same for one change and for a hundred.
 from __future__ import annotations
 
 import asyncio
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from socketpool.store.contract import StoreError
 
 if TYPE_CHECKING:
     from socketpool.store.contract import Change, LeaseStore
+
+log = logging.getLogger("socketpool.journal")
 
 
 class Journal:
@@ -49,6 +52,10 @@ class Journal:
                 await loop.run_in_executor(self._thread, self._store.commit, changes)
             except StoreError as error:
                 failure = error
+            except Exception as error:
+                # A bug in the store; whoever waits must hear of it all the same.
+                log.exception("store broke its contract")
+                failure = StoreError(f"the store failed unexpectedly ({type(error).__name__})")
             for _, done in batch:
                 if done.cancelled():
                     continue

@@ -53,7 +53,15 @@ class SqliteLeaseStore:
             (highest,) = self._db.execute("SELECT generation FROM highest").fetchone()
         except sqlite3.Error as error:
             raise self._failure(error) from None
-        records = [LeaseRecord(i, g, k, t, c, _read_grants(text)) for i, g, k, t, c, text in rows]
+        try:
+            records = [
+                LeaseRecord(i, g, k, t, c, _read_grants(text)) for i, g, k, t, c, text in rows
+            ]
+        except (ValueError, TypeError):
+            raise StoreError(
+                f"{self._path.name}: the record of a lease is damaged",
+                hint="remove the file while the pool is stopped; its leases end with it",
+            ) from None
         return records, highest
 
     def commit(self, changes: Sequence[Change]) -> None:
@@ -71,7 +79,7 @@ class SqliteLeaseStore:
                 else:
                     self._db.execute("DELETE FROM lease WHERE id = ?", (change.lease_id,))
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError, OverflowError) as error:  # or a value it can't take
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise self._failure(error) from None
@@ -80,7 +88,7 @@ class SqliteLeaseStore:
         """See `LeaseStore.close`."""
         self._db.close()
 
-    def _failure(self, error: sqlite3.Error) -> StoreError:
+    def _failure(self, error: Exception) -> StoreError:
         return StoreError(
             f"{self._path.name}: {error}",
             hint="check that the state directory's disk is writable and has space",
@@ -92,4 +100,7 @@ def _grants(record: LeaseRecord) -> str:
 
 
 def _read_grants(text: str) -> tuple[Grant, ...]:
-    return tuple(Grant(**grant) for grant in json.loads(text))
+    grants = json.loads(text)
+    if not isinstance(grants, list):
+        raise TypeError("not a list of grants")
+    return tuple(Grant(**grant) for grant in grants)

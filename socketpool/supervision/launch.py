@@ -8,6 +8,7 @@ import ctypes
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 import signal
@@ -54,10 +55,8 @@ def limit_resources(limits: dict[str, Any]) -> None:
 
 
 def fill(text: str, values: dict[str, str]) -> str:
-    """Replace each ``{name}`` that ``values`` has; other braces stay."""
-    for name, value in values.items():
-        text = text.replace(f"{{{name}}}", value)
-    return text
+    """Replace each ``{name}`` that ``values`` has, once; other braces stay."""
+    return re.sub(r"\{([a-z_]+)\}", lambda match: values.get(match[1], match[0]), text)
 
 
 def main(spec_path: str, port: str) -> NoReturn:

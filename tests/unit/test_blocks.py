@@ -1,0 +1,383 @@
+"""Blocks on a stream, with a peer that may do anything."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import struct
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from socketpool.errors import SocketpoolError, TimedOut
+from socketpool.rsi.blocks import (
+    MAX_LINE_BYTES,
+    VERSION,
+    ConnectionCut,
+    FileRefused,
+    Kind,
+    ProtocolError,
+    read_line_block,
+    send_file_block,
+    send_line_block,
+    write_file_block,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+HEADER = struct.Struct(">BBQ")
+DATA = bytes(range(256)) * 4096
+
+
+def header(kind: int, length: int, version: int = VERSION) -> bytes:
+    return HEADER.pack(version, kind, length)
+
+
+def file_bytes(data: bytes) -> bytes:
+    return header(Kind.FILE, len(data)) + data + hashlib.sha256(data).digest()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    ours.settimeout(10)
+    theirs.settimeout(10)
+    with ours, theirs:
+        yield ours, theirs
+
+
+class Aside(threading.Thread):
+    """The other end at work; `result` gives what it returned, or raises what it raised."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        super().__init__(daemon=True)
+        self._call = (function, args, kwargs)
+        self._value: Any = None
+        self._error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        function, args, kwargs = self._call
+        try:
+            self._value = function(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - raised again by result()
+            self._error = error
+
+    def result(self) -> Any:
+        self.join(30)
+        assert not self.is_alive(), "the other end hangs"
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+def chunked(data: bytes, size: int = 100_000) -> Iterator[bytes]:
+    return (data[i : i + size] for i in range(0, len(data), size))
+
+
+def everything(stream: socket.socket) -> bytes:
+    """All that comes until the peer closes."""
+    parts = []
+    while part := stream.recv(1 << 16):
+        parts.append(part)
+    return b"".join(parts)
+
+
+class OneByteAtATime:
+    """A stream that delivers as slowly as a stream may."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self._stream = stream
+
+    def recv(self, size: int) -> bytes:
+        return self._stream.recv(min(size, 1))
+
+    def sendall(self, data: bytes | memoryview) -> None:
+        for i in range(len(data)):
+            self._stream.sendall(data[i : i + 1])
+
+
+@given(st.lists(st.text(max_size=300), max_size=8))
+def test_lines_arrive_as_they_were_and_apart(lines: list[str]) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for line in lines:
+            send_line_block(ours, line)
+        assert [read_line_block(theirs) for _ in lines] == lines
+
+
+@pytest.mark.parametrize("text", ["", "x" * MAX_LINE_BYTES, "é" * (MAX_LINE_BYTES // 2), "a\0\nb"])
+def test_a_line_of_any_allowed_size_arrives(pair: Any, text: str) -> None:
+    ours, theirs = pair
+    sender = Aside(send_line_block, ours, text)
+    assert read_line_block(theirs) == text
+    sender.result()
+
+
+def test_a_line_too_long_is_not_sent(pair: Any) -> None:
+    ours, theirs = pair
+    with pytest.raises(ValueError, match=str(MAX_LINE_BYTES)):
+        send_line_block(ours, "é" * (MAX_LINE_BYTES // 2) + "x")
+    ours.close()
+    assert theirs.recv(1) == b""
+
+
+@pytest.mark.parametrize("length", [MAX_LINE_BYTES + 1, 1 << 40, (1 << 64) - 1])
+def test_an_announced_line_too_long_is_refused_at_once(pair: Any, length: int) -> None:
+    ours, theirs = pair
+    theirs.sendall(header(Kind.LINE, length))
+    with pytest.raises(ProtocolError, match=str(length)):
+        read_line_block(ours)
+
+
+@pytest.mark.parametrize("version", [0, 2, 255, ord("G")])
+def test_another_version_is_refused_with_both_numbers(pair: Any, version: int) -> None:
+    ours, theirs = pair
+    theirs.sendall(header(Kind.LINE, 0, version))
+    with pytest.raises(ProtocolError, match=f"{version}, this side {VERSION}") as caught:
+        read_line_block(ours)
+    assert "release" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", [0, 6, 99, 255])
+def test_an_unknown_kind_is_refused(pair: Any, kind: int) -> None:
+    ours, theirs = pair
+    theirs.sendall(header(kind, 0))
+    with pytest.raises(ProtocolError, match=f"unknown kind {kind}"):
+        read_line_block(ours)
+
+
+@pytest.mark.parametrize("kind", [Kind.FILE, Kind.GO, Kind.RECEIPT, Kind.REFUSAL])
+def test_another_block_than_a_line_is_refused(pair: Any, kind: Kind) -> None:
+    ours, theirs = pair
+    theirs.sendall(header(kind, 0))
+    with pytest.raises(ProtocolError, match=f"expected a line block.*{kind.name}"):
+        read_line_block(ours)
+
+
+def test_a_line_that_is_not_utf8_is_refused(pair: Any) -> None:
+    ours, theirs = pair
+    theirs.sendall(header(Kind.LINE, 2) + b"\xff\xfe")
+    with pytest.raises(ProtocolError, match="UTF-8"):
+        read_line_block(ours)
+
+
+@given(st.binary(max_size=200))
+def test_no_noise_is_taken_for_a_line_or_hangs(noise: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(10)
+        theirs.sendall(noise)
+        theirs.shutdown(socket.SHUT_WR)
+        try:
+            text = read_line_block(ours)
+        except (ProtocolError, ConnectionCut):
+            return
+        assert noise.startswith(header(Kind.LINE, len(text.encode())) + text.encode())
+
+
+def test_a_line_cut_anywhere_is_a_cut() -> None:
+    whole = header(Kind.LINE, 5) + b"hello"
+    for length in range(len(whole)):
+        ours, theirs = socket.socketpair()
+        with ours:
+            theirs.sendall(whole[:length])
+            theirs.close()
+            with pytest.raises(ConnectionCut, match="closed"):
+                read_line_block(ours)
+
+
+@pytest.mark.parametrize("data", [b"", b"x", DATA], ids=["empty", "one byte", "1 MiB"])
+def test_a_file_arrives_and_both_sides_know_its_digest(
+    pair: Any, tmp_path: Path, data: bytes
+) -> None:
+    ours, theirs = pair
+    seen: list[tuple[int, int]] = []
+    receiver = Aside(write_file_block, theirs, tmp_path / "f", max_size=len(data))
+    digest = send_file_block(
+        ours, len(data), chunked(data), progress=lambda done, total: seen.append((done, total))
+    )
+    assert digest == receiver.result() == hashlib.sha256(data).hexdigest()
+    assert (tmp_path / "f").read_bytes() == data
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    assert seen == sorted(seen)
+    assert not data or seen[-1] == (len(data), len(data))
+
+
+def test_a_stream_of_single_bytes_is_as_good(pair: Any, tmp_path: Path) -> None:
+    ours, theirs = map(OneByteAtATime, pair)
+    receiver = Aside(write_file_block, theirs, tmp_path / "f", max_size=3000)
+    send_file_block(ours, 3000, [DATA[:3000]])
+    receiver.result()
+    assert (tmp_path / "f").read_bytes() == DATA[:3000]
+
+
+def test_blocks_after_a_file_are_read_as_usual(pair: Any, tmp_path: Path) -> None:
+    ours, theirs = pair
+    receiver = Aside(write_file_block, theirs, tmp_path / "f", max_size=10)
+    send_file_block(ours, 3, [b"abc"])
+    receiver.result()
+    send_line_block(ours, "next")
+    assert read_line_block(theirs) == "next"
+
+
+def test_a_file_too_large_is_refused_before_its_bytes_travel(pair: Any, tmp_path: Path) -> None:
+    ours, theirs = pair
+    (tmp_path / "f").write_bytes(b"old")
+    touched: list[bytes] = []
+
+    def chunks() -> Iterator[bytes]:
+        touched.append(b"x")
+        yield b"x" * 11
+
+    receiver = Aside(write_file_block, theirs, tmp_path / "f", max_size=10)
+    with pytest.raises(FileRefused, match="11 bytes; 10 are allowed") as caught:
+        send_file_block(ours, 11, chunks())
+    assert caught.value.exit_code == 6
+    with pytest.raises(FileRefused, match="11 bytes; 10 are allowed"):
+        receiver.result()
+    assert touched == []
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"f": b"old"}
+
+
+def test_the_sender_waits_for_the_receipt(pair: Any, tmp_path: Path) -> None:
+    """`send_file_block` returns only when the peer says that the file is in its place."""
+    ours, theirs = pair
+    sender = Aside(send_file_block, ours, 3, [b"abc"])
+    assert theirs.recv(10) == header(Kind.FILE, 3)
+    theirs.sendall(header(Kind.GO, 0))
+    expected = b"abc" + hashlib.sha256(b"abc").digest()
+    assert b"".join(theirs.recv(1) for _ in expected) == expected
+    sender.join(0.2)
+    assert sender.is_alive()
+    theirs.sendall(header(Kind.RECEIPT, 0))
+    assert sender.result() == hashlib.sha256(b"abc").hexdigest()
+
+
+@pytest.mark.parametrize("at", [0, 500, 1000, 1031])
+def test_a_damaged_file_is_refused_and_the_old_one_stays(
+    pair: Any, tmp_path: Path, at: int
+) -> None:
+    """One bit flipped: in the content, or in the digest itself."""
+    ours, theirs = pair
+    (tmp_path / "f").write_bytes(b"old")
+    payload = bytearray(DATA[:1000] + hashlib.sha256(DATA[:1000]).digest())
+    payload[at] ^= 1
+    receiver = Aside(write_file_block, theirs, tmp_path / "f", max_size=1 << 20)
+    ours.sendall(header(Kind.FILE, 1000) + payload)
+    with pytest.raises(FileRefused, match="damaged in transit"):
+        receiver.result()
+    assert ours.recv(10) == header(Kind.GO, 0)
+    kind, length = HEADER.unpack(ours.recv(10))[1:]
+    assert kind == Kind.REFUSAL
+    assert b"damaged" in ours.recv(length)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"f": b"old"}
+
+
+def test_a_file_cut_at_any_byte_leaves_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"old")
+    whole = file_bytes(b"the new content")
+    for length in range(len(whole)):
+        ours, theirs = socket.socketpair()
+        with theirs:
+            ours.sendall(whole[:length])
+            ours.shutdown(socket.SHUT_WR)
+            with ours, pytest.raises(ConnectionCut):
+                write_file_block(theirs, tmp_path / "f", max_size=1 << 20)
+        assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"f": b"old"}, length
+
+
+def test_a_receiver_that_goes_at_any_byte_is_noticed(tmp_path: Path) -> None:
+    answers = header(Kind.GO, 0) + header(Kind.RECEIPT, 0)
+    for length in range(len(answers)):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            theirs.sendall(answers[:length])
+            theirs.shutdown(socket.SHUT_WR)
+            with pytest.raises(ConnectionCut):
+                send_file_block(ours, 3, [b"abc"])
+
+
+@pytest.mark.parametrize("kind", [Kind.LINE, Kind.FILE, Kind.RECEIPT])
+def test_another_answer_than_go_is_a_violation(pair: Any, kind: Kind) -> None:
+    ours, theirs = pair
+    theirs.sendall(header(kind, 0))
+    with pytest.raises(ProtocolError, match=f"expected GO.*{kind.name}"):
+        send_file_block(ours, 3, [b"abc"])
+
+
+def test_a_refusal_of_endless_length_is_not_read(pair: Any) -> None:
+    ours, theirs = pair
+    theirs.sendall(header(Kind.REFUSAL, 1 << 50))
+    with pytest.raises(ProtocolError, match="announced"):
+        send_file_block(ours, 3, [b"abc"])
+
+
+@pytest.mark.parametrize("chunks", [[b"ab"], [b"abcd"], [], [b"abc", b"d"]])
+def test_chunks_that_don_t_add_up_are_no_file(pair: Any, chunks: list[bytes]) -> None:
+    ours, theirs = pair
+    theirs.sendall(header(Kind.GO, 0) + header(Kind.RECEIPT, 0))
+    with pytest.raises(ValueError, match="of 3 bytes was given"):
+        send_file_block(ours, 3, chunks)
+    ours.shutdown(socket.SHUT_WR)
+    assert len(everything(theirs)) <= 10 + 3, "never more than was announced"
+
+
+def test_a_disk_that_is_full_refuses_and_the_reason_gets_through(pair: Any, tmp_path: Path) -> None:
+    """/dev/full takes part in place of the disk: the bytes go to it through a link."""
+    ours, theirs = pair
+    (tmp_path / "f").write_bytes(b"old")
+    (tmp_path / "f.part").symlink_to("/dev/full")
+    receiver = Aside(write_file_block, theirs, tmp_path / "f", max_size=1 << 30)
+    with pytest.raises(FileRefused, match="can't store the file: No space left"):
+        send_file_block(ours, len(DATA), chunked(DATA))
+    with pytest.raises(FileRefused, match="No space left"):
+        receiver.result()
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"f": b"old"}
+
+
+def test_a_folder_that_is_not_there_refuses(pair: Any, tmp_path: Path) -> None:
+    ours, theirs = pair
+    receiver = Aside(write_file_block, theirs, tmp_path / "no" / "f", max_size=10)
+    with pytest.raises(FileRefused, match="No such file"):
+        send_file_block(ours, 3, [b"abc"])
+    with pytest.raises(FileRefused):
+        receiver.result()
+
+
+@pytest.mark.parametrize("sent", [b"", header(Kind.LINE, 5), header(Kind.LINE, 5) + b"hel"])
+def test_a_silent_peer_is_not_waited_for_longer_than_allowed(pair: Any, sent: bytes) -> None:
+    ours, theirs = pair
+    theirs.sendall(sent)
+    ours.settimeout(0.1)
+    with pytest.raises(TimedOut):
+        read_line_block(ours)
+
+
+def test_a_peer_that_takes_nothing_is_not_waited_for_longer_than_allowed(pair: Any) -> None:
+    ours, theirs = pair
+    ours.settimeout(0.1)
+    theirs.sendall(header(Kind.GO, 0))
+    with pytest.raises(TimedOut):
+        send_file_block(ours, 1 << 30, iter(lambda: b"x" * (1 << 20), b""))
+
+
+def test_a_reset_connection_is_a_cut() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()
+        with ours, pytest.raises(ConnectionCut, match="lost"):
+            read_line_block(ours)
+
+
+def test_every_failure_is_one_the_commands_know() -> None:
+    assert all(
+        issubclass(cls, SocketpoolError) for cls in (ProtocolError, ConnectionCut, FileRefused)
+    )

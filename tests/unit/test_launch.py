@@ -1,0 +1,173 @@
+"""How a program is started: what it gets, and what it does not."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from socketpool.supervision import launch
+from socketpool.supervision.launch import fill
+
+SHOW = """
+import json, os, resource, sys, pathlib
+limits = ["AS", "CPU", "FSIZE", "NOFILE"]
+status = dict(l.split(":", 1) for l in open("/proc/self/status").read().splitlines())
+print(json.dumps({
+    "argv": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd(), "files": os.listdir("."),
+    "limits": {n: resource.getrlimit(getattr(resource, "RLIMIT_" + n))[0] for n in limits},
+    "no_new_privs": status["NoNewPrivs"].strip(),
+    "mode": oct(os.stat(".").st_mode & 0o777),
+}))
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "show.py").write_text(SHOW)
+    return {
+        "scratch": str(tmp_path / "scratch"),
+        "own_workspace": True,
+        "environment": {},
+        "limits": {},
+        "values": {"host": "127.0.0.1", "python": sys.executable, "folder": str(tmp_path)},
+        "argv": ["{python}", "{folder}/show.py"],
+    }
+
+
+def start(
+    spec: dict[str, Any], tmp_path: Path, port: str = "2000", env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(spec))
+    return subprocess.run(
+        [sys.executable, "-I", "-S", launch.__file__, path, port],
+        env={"PATH": "/usr/bin:/bin"} | (env or {}),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+def shown(spec: dict[str, Any], tmp_path: Path, **options: Any) -> dict[str, Any]:
+    done = start(spec, tmp_path, **options)
+    assert done.returncode == 0, done.stderr
+    seen: dict[str, Any] = json.loads(done.stdout)
+    return seen
+
+
+def test_placeholders_are_filled_in_arguments_and_environment(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
+    spec["argv"] += ["{host}:{port}", "{workspace}", "{unknown} {", "{{port}}"]
+    spec["environment"] = {"WHERE": "{host} {port} {folder}"}
+    seen = shown(spec, tmp_path)
+    assert seen["argv"] == [
+        "127.0.0.1:2000",
+        str(tmp_path / "scratch" / "2000"),
+        "{unknown} {",
+        "{2000}",
+    ]
+    assert seen["env"]["WHERE"] == f"127.0.0.1 2000 {tmp_path}"
+
+
+def test_what_was_filled_in_is_not_filled_in_again() -> None:
+    assert fill("{folder}/x", {"folder": "/a/{port}", "port": "1"}) == "/a/{port}/x"
+    assert fill("{a}{b}", {"a": "{b}", "b": "{a}"}) == "{b}{a}"
+
+
+def test_the_environment_is_an_allow_list(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec["environment"] = {"MINE": "yes"}
+    env = {
+        "HOME": "/h",
+        "LANG": "C.UTF-8",
+        "LC_TIME": "C",
+        "TZ": "UTC",
+        "SUPERVISOR_PROCESS_NAME": "2000",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "SOCKETPOOL_TOKEN_FILE": "secret",
+        "SSH_AUTH_SOCK": "/secret",
+        "LD_PRELOAD": "",
+        "PYTHONPATH": "/secret",
+        "PYTHONSTARTUP": "/secret",
+    }
+    seen = shown(spec, tmp_path, env=env)["env"]
+    kept = {"PATH", "HOME", "LANG", "LC_TIME", "TZ", "SUPERVISOR_PROCESS_NAME", "MINE"}
+    assert set(seen) - {"LC_CTYPE"} == kept  # Python itself sets LC_CTYPE in the C locale
+
+
+def test_limits_of_the_service_hold_for_its_process(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec["limits"] = {
+        "memory": 1 << 30,
+        "cpu": 30.0,
+        "file_size": 1 << 20,
+        "open_files": 64,
+        "sessions": 8,
+        "session_time": 5.0,
+    }
+    assert shown(spec, tmp_path)["limits"] == {
+        "AS": 1 << 30,
+        "CPU": 30,
+        "FSIZE": 1 << 20,
+        "NOFILE": 64,
+    }
+
+
+def test_a_limit_above_what_the_host_allows_is_lowered(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
+    spec["limits"] = {"open_files": 1 << 30, "memory": None}
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert shown(spec, tmp_path)["limits"]["NOFILE"] <= (
+        1 << 30 if hard == resource.RLIM_INFINITY else hard
+    )
+
+
+def test_a_plain_program_starts_in_an_empty_private_workspace(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
+    scratch = tmp_path / "scratch" / "2000"
+    scratch.mkdir(parents=True)
+    (scratch / "left.txt").write_text("by the last lease")
+    (scratch / "deep").mkdir()
+    seen = shown(spec, tmp_path)
+    assert (seen["cwd"], seen["files"], seen["mode"]) == (str(scratch), [], "0o700")
+
+
+def test_an_sdk_service_limits_its_sessions_itself(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec |= {"own_workspace": False, "limits": {"open_files": 64}}
+    seen = shown(spec, tmp_path)
+    assert seen["cwd"] == "/"
+    assert seen["limits"]["NOFILE"] != 64
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_privileges_can_t_be_regained(spec: dict[str, Any], tmp_path: Path) -> None:
+    assert shown(spec, tmp_path)["no_new_privs"] == "1"
+
+
+def test_a_program_that_is_not_there_is_named(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec["argv"] = ["no-such-program"]
+    done = start(spec, tmp_path)
+    assert done.returncode == 1
+    assert "can't run 'no-such-program': No such file" in done.stderr
+
+
+def test_no_shell_is_involved(spec: dict[str, Any], tmp_path: Path) -> None:
+    spec["argv"] += ["$(touch x); `id` | cat > y & #", "a b", "", "é"]
+    seen = shown(spec, tmp_path)
+    assert seen["argv"] == ["$(touch x); `id` | cat > y & #", "a b", "", "é"]
+    assert seen["files"] == []
+
+
+def test_the_launcher_needs_the_standard_library_alone() -> None:
+    """It is started for every instance; importing anything of ours would cost more than all."""
+    source = Path(launch.__file__).read_text()
+    assert "socketpool" not in "\n".join(x for x in source.splitlines() if "import" in x)

@@ -1,0 +1,96 @@
+"""The server's side of a session: what every service does around its `transfer`."""
+
+from __future__ import annotations
+
+import socket
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from socketpool.errors import ServiceFailed, TimedOut
+from socketpool.rsi import ServiceServer, VendorServer, workspace
+from socketpool.rsi.service import SessionLimits
+from socketpool.rsi.session import await_event, send_event
+from socketpool.rsi.tokens import LeaseClaim
+from socketpool.rsi.workspace import Workspace, WorkspaceLock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Workspace:
+    workspace.create(tmp_path, LeaseClaim("abc", 1), [2000])
+    return workspace.enter(tmp_path, LeaseClaim("abc", 1), 2000)
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    client, service = socket.socketpair()
+    client.settimeout(10)
+    service.settimeout(10)
+    with client, service:
+        yield client, service
+
+
+class Quick(ServiceServer):
+    """Tries whether anybody else could work meanwhile."""
+
+    def transfer(self) -> None:
+        other = WorkspaceLock(self.workspace, patience=0)
+        with pytest.raises(TimedOut):
+            other.lock()
+
+
+class Chatty(VendorServer):
+    """Has much to report."""
+
+    def transfer(self) -> None:
+        for number in range(60):
+            self.report(f"{number} " + "\U0001f600" * 600)
+
+
+def test_transfer_runs_between_lock_and_unlock(here: Workspace, pair: list[socket.socket]) -> None:
+    assert Quick(pair[1], here, SessionLimits()).run() == {}
+    with WorkspaceLock(here, patience=0).locked():
+        pass
+
+
+def test_a_step_waits_for_another_of_its_lease_and_then_gives_up(
+    here: Workspace, pair: list[socket.socket]
+) -> None:
+    with WorkspaceLock(here, patience=0).locked(), pytest.raises(TimedOut):
+        Quick(pair[1], here, SessionLimits(session_time=0.05)).run()
+
+
+def test_progress_of_any_length_reaches_the_client(
+    here: Workspace, pair: list[socket.socket]
+) -> None:
+    client, service = pair
+    seen: list[str] = []
+    Quick(service, here, SessionLimits()).progress(1, 2, "\U0001f600" * 100_000)
+    send_event(service, "done")
+    await_event(client, "done", lambda message: seen.append(message["text"]))
+    assert seen == ["\U0001f600" * 1000]
+
+
+def test_a_report_of_any_length_fits_into_the_verdict(
+    here: Workspace, pair: list[socket.socket]
+) -> None:
+    client, service = pair
+    with zipfile.ZipFile(here.incoming, "w") as archive:
+        archive.writestr("a.html", "x")
+    send_event(service, "done", detail=Chatty(service, here, SessionLimits()).run())
+    report = await_event(client, "done")["detail"]["report"]
+    assert report[0].startswith("0 \U0001f600")
+    assert len(report) >= 5
+
+
+def test_a_vendor_without_an_upload_says_what_is_missing(
+    here: Workspace, pair: list[socket.socket]
+) -> None:
+    with pytest.raises(ServiceFailed, match="nothing was uploaded") as caught:
+        Chatty(pair[1], here, SessionLimits()).run()
+    assert "upload before vendor" in caught.value.hint
