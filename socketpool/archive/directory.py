@@ -138,14 +138,17 @@ def merge_directory(
         check_backup_suffix(backup)
     if manifest.kind != DIRECTORY:
         raise BadManifest("The manifest is that of a zip, not of a directory.")
-    changes = Changes(manifest.name)
     with DirectoryLock(root) as folder, Archive.open(returned, limits) as new:
         todo, unchanged = _sort(folder.fd, new, manifest)
+        arrived = [new.member(change.incoming) for change in todo]
+        changes = Changes(
+            array("L", (change.row for change in todo)),
+            manifest,
+            array("Q", (member.size for member in arrived)),
+            array("L", (member.crc for member in arrived)),
+        )
         swept: set[bytes] = set()
         for change in todo:
-            sent = manifest[change.row]
-            member = new.member(change.incoming)
-            changes.add(change.row, (sent.size, sent.crc), (member.size, member.crc))
             digest = _replace(folder.fd, new, change, manifest, backup=backup, swept=swept)
             if digests:
                 changes.add_digest(digest)
