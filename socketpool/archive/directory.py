@@ -22,7 +22,7 @@ from socketpool.archive.inflate import check_claims, check_total, chunks, verify
 from socketpool.archive.limits import DEFAULT_LIMITS, Limits
 from socketpool.archive.manifest import DIRECTORY, Identity, Manifest
 from socketpool.archive.matching import Matcher
-from socketpool.archive.names import is_unsafe, show
+from socketpool.archive.names import is_unsafe, is_utf8, show
 from socketpool.archive.reader import Archive
 from socketpool.archive.receipt import digest_members
 from socketpool.archive.report import Changes, MergeReport, View
@@ -97,7 +97,7 @@ class ImplodedDirectory:
         for ordinal, name in files:
             fd = _open_file(root, name)
             try:
-                written = writer.add(name, utf8=_is_utf8(name), source=fd)
+                written = writer.add(name, utf8=is_utf8(name), source=fd)
             finally:
                 os.close(fd)
             self.manifest.add(ordinal, name, written.crc, written.size)
@@ -334,13 +334,3 @@ def _changed(name: bytes) -> ArchiveChanged:
         f"The file {show(name)} has changed since it was sent.",
         hint="It was not replaced. Send the directory again as it is now.",
     )
-
-
-def _is_utf8(name: bytes) -> bool:
-    if name.isascii():
-        return False
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

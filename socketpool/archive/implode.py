@@ -16,7 +16,7 @@ from socketpool.archive.canonical import Canonical, Size
 from socketpool.archive.errors import LyingMember
 from socketpool.archive.inflate import verify as verify_member
 from socketpool.archive.manifest import ZIP, Manifest, changed, check_unchanged, identify
-from socketpool.archive.names import show
+from socketpool.archive.names import is_utf8, show
 from socketpool.archive.receipt import digest_members
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ class ImplodedZip:
         buffer = bytearray()
         for ordinal, data in zip(self._sent, self._data, strict=True):
             name, flags, method, crc, packed, size = archive.brief(ordinal)
-            utf8 = flags & r.UTF8 != 0
+            # Whoever reads the stream would trip over a name that isn't what its flag says.
+            utf8 = flags & r.UTF8 != 0 and is_utf8(name)
             buffer += layout.add(name, utf8=utf8, method=method, crc=crc, packed=packed, size=size)
             if packed <= _INLINE:
                 buffer += archive.read(data, packed)
