@@ -139,8 +139,19 @@ def _local(spec: Spec, crc: int, packed: int, size: int) -> bytes:
         extra = struct.pack("<2H2Q", 1, 16, size, packed) + extra
         packed = size = M32
     return (
-        struct.pack("<4s3HL3L2H", b"PK\3\4", 45 if spec.zip64 else 20, flags, spec.method,
-                    spec.date, crc, packed, size, len(name), len(extra))  # fmt: skip
+        struct.pack(
+            "<4s3HL3L2H",
+            b"PK\3\4",
+            45 if spec.zip64 else 20,
+            flags,
+            spec.method,
+            spec.date,
+            crc,
+            packed,
+            size,
+            len(name),
+            len(extra),
+        )
         + name
         + extra
     )
@@ -161,9 +172,25 @@ def _central(spec: Spec, crc: int, packed: int, size: int, offset: int) -> bytes
         extra += struct.pack("<2H3Q", 1, 24, size, packed, offset)
         packed = size = offset = M32
     return (
-        struct.pack("<4s4HL3L5H2L", b"PK\1\2", spec.made, 45 if spec.zip64 else 20, flags,
-                    spec.method, spec.date, crc, packed, size, len(spec.name), len(extra),
-                    len(spec.comment), spec.disk, spec.internal, spec.external, offset)  # fmt: skip
+        struct.pack(
+            "<4s4HL3L5H2L",
+            b"PK\1\2",
+            spec.made,
+            45 if spec.zip64 else 20,
+            flags,
+            spec.method,
+            spec.date,
+            crc,
+            packed,
+            size,
+            len(spec.name),
+            len(extra),
+            len(spec.comment),
+            spec.disk,
+            spec.internal,
+            spec.external,
+            offset,
+        )
         + spec.name
         + extra
         + spec.comment
@@ -223,8 +250,17 @@ def take_apart(archive: bytes, directory: int, count: int, base: int) -> list[Se
         record += archive[extra_end:end]
         lengths = struct.unpack_from("<2H", archive, offset + 26)
         found.append(
-            Seen(archive[at + 46 : name_end], record, fields[3], fields[4], fields[6], packed, size,
-                 offset, offset + 30 + sum(lengths))  # fmt: skip
+            Seen(
+                archive[at + 46 : name_end],
+                record,
+                fields[3],
+                fields[4],
+                fields[6],
+                packed,
+                size,
+                offset,
+                offset + 30 + sum(lengths),
+            )
         )
         at = end
     return found

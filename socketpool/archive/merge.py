@@ -114,12 +114,12 @@ def _sort(old: Archive, new: Archive, manifest: Manifest) -> _Sorted:
         row = matcher.row(member.name, member.size)
         if row is None:
             continue
-        check_claims(member, new.limits)
-        total += member.size
         sent = manifest[row]
         if member.crc == sent.crc and member.size == sent.size:
-            unchanged.append(row)
+            unchanged.append(row)  # its data isn't even looked at
             continue
+        check_claims(member, new.limits)
+        total += member.size
         if sent.ordinal >= len(old) or old.name(sent.ordinal) != member.name:
             raise BadManifest("The manifest doesn't fit the archive it names.")
         rows.append(row)

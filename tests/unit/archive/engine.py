@@ -61,7 +61,9 @@ class Engine:
             assert stream(imploded) == data
             return data, imploded.manifest
 
-    def merge(self, archive: bytes, returned: bytes | dict[bytes, bytes], **options: object) -> bytes:
+    def merge(
+        self, archive: bytes, returned: bytes | dict[bytes, bytes], **options: object
+    ) -> bytes:
         """The merged archive; checks that a refusal leaves the original and the folder alone."""
         _, manifest = self.implode(archive)
         return self.merge_with(archive, returned, manifest, **options)

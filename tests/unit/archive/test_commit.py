@@ -202,7 +202,11 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(room: int, engine: Eng
     before = sorted(engine.folder.iterdir())
     command = [sys.executable, "-c", FILL, engine.original, engine.returned, path, str(room)]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": ":".join(sys.path)}
+        command,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
     )
     assert "no room" in done.stdout
     assert engine.original.read_bytes() == data

@@ -72,51 +72,53 @@ MERGED: dict[str, Callable[[], bytes]] = {
     "stored member that is an archive": lambda: around(
         Spec(b"inner.zip", build([Spec(b"in", b"x")]).data, method=0)
     ),
-    "stored archive as the last member": lambda: build(
-        [PAGE, Spec(b"inner.zip", build([Spec(b"in", b"x")]).data, method=0)]
-    ).data,
+    "stored archive as the last member": lambda: (
+        build([PAGE, Spec(b"inner.zip", build([Spec(b"in", b"x")]).data, method=0)]).data
+    ),
     "zeros behind the end": lambda: around(trailing=bytes(512)),
     "newline behind the end": lambda: around(trailing=b"\r\n"),
     "ZIP64 end records": lambda: around(zip64_end=True),
-    "ZIP64 end records beside true narrow values": lambda: around(
-        zip64_end=True, narrow_too=True
-    ),
+    "ZIP64 end records beside true narrow values": lambda: around(zip64_end=True, narrow_too=True),
     "ZIP64 end with an extensible part": lambda: around(zip64_end=True, zip64_extra=b"x" * 50),
     "ZIP64 end with an extensible part behind a prefix": lambda: around(
         zip64_end=True, zip64_extra=b"x" * 50, prefix=b"MZ" * 99
     ),
     "ZIP64 end behind a prefix": lambda: around(zip64_end=True, prefix=b"MZ" * 99),
     "ZIP64 member": lambda: around(Spec(b"w", b"wide" * 9, zip64=True)),
-    "replaced member is ZIP64": lambda: build(
-        [Spec(b"page.html", b"old", zip64=True, local_extra=TIMES, central_extra=TIMES), TAIL]
-    ).data,
-    "ZIP64 field that nothing refers to": lambda: build(
-        [Spec(b"page.html", b"old", central_extra=struct.pack("<2H2Q", 1, 16, 3, 5)), TAIL]
-    ).data,
+    "replaced member is ZIP64": lambda: (
+        build(
+            [Spec(b"page.html", b"old", zip64=True, local_extra=TIMES, central_extra=TIMES), TAIL]
+        ).data
+    ),
+    "ZIP64 field that nothing refers to": lambda: (
+        build(
+            [Spec(b"page.html", b"old", central_extra=struct.pack("<2H2Q", 1, 16, 3, 5)), TAIL]
+        ).data
+    ),
     "gap before the directory": lambda: around(before_directory=b"deleted" * 30),
     "gap between members": lambda: around(Spec(b"g", b"x", gap=b"PK\3\4 deleted")),
     "gap behind the directory": lambda: around(end_gap=b"gap" * 7),
     "extra field cut short": lambda: around(Spec(b"x", b"x", local_extra=b"\x55\x54\x20\0a")),
     "extra field of padding": lambda: around(Spec(b"x", b"x", local_extra=bytes(3))),
-    "directory in another order": lambda: build(
-        [PAGE, Spec(b"x", b"x"), TAIL], central_order=[2, 0, 1]
-    ).data,
+    "directory in another order": lambda: (
+        build([PAGE, Spec(b"x", b"x"), TAIL], central_order=[2, 0, 1]).data
+    ),
     "descriptor with signature, 32 bit": lambda: around(Spec(b"x", b"x", descriptor="sig32")),
     "descriptor without signature, 32 bit": lambda: around(Spec(b"x", b"x", descriptor="bare32")),
     "descriptor with signature, 64 bit": lambda: around(Spec(b"x", b"x", descriptor="sig64")),
     "descriptor without signature, 64 bit": lambda: around(Spec(b"x", b"x", descriptor="bare64")),
-    "replaced member has a descriptor without signature": lambda: build(
-        [Spec(b"page.html", b"old", descriptor="bare32"), TAIL]
-    ).data,
-    "replaced member has a wide descriptor": lambda: build(
-        [Spec(b"page.html", b"old", descriptor="sig64"), TAIL]
-    ).data,
-    "empty replaced member with a descriptor": lambda: build(
-        [Spec(b"page.html", b"", method=0, descriptor="bare32"), TAIL]
-    ).data,
-    "descriptor before a gap": lambda: build(
-        [Spec(b"page.html", b"old", descriptor="sig32"), Spec(b"t", b"x", gap=bytes(8))]
-    ).data,
+    "replaced member has a descriptor without signature": lambda: (
+        build([Spec(b"page.html", b"old", descriptor="bare32"), TAIL]).data
+    ),
+    "replaced member has a wide descriptor": lambda: (
+        build([Spec(b"page.html", b"old", descriptor="sig64"), TAIL]).data
+    ),
+    "empty replaced member with a descriptor": lambda: (
+        build([Spec(b"page.html", b"", method=0, descriptor="bare32"), TAIL]).data
+    ),
+    "descriptor before a gap": lambda: (
+        build([Spec(b"page.html", b"old", descriptor="sig32"), Spec(b"t", b"x", gap=bytes(8))]).data
+    ),
     "empty name": lambda: around(Spec(b"", b"x")),
     "name that is not UTF-8": lambda: around(Spec(b"\xff\xfe\x80.html", b"x", flags=0x800)),
     "name that climbs": lambda: around(Spec(b"../../etc/passwd.html", b"x")),
@@ -134,21 +136,19 @@ MERGED: dict[str, Callable[[], bytes]] = {
     "local name differs elsewhere": lambda: around(
         Spec(b"link", b"x", local_name=b"KNIL", external=UNIX_LINK)
     ),
-    "lying member elsewhere": lambda: around(
-        Spec(b"link", b"x", local_crc=1, external=UNIX_LINK)
-    ),
+    "lying member elsewhere": lambda: around(Spec(b"link", b"x", local_crc=1, external=UNIX_LINK)),
     **{
         f"method {number}": lambda number=number: around(
             Spec(b"m.html", b"x" * 50, method=number, raw=b"?" * 30)
         )
         for number in (9, 12, 14, 93, 98, 99)
     },
-    "70,001 members": lambda: build(
-        [PAGE, *(Spec(b"%d" % at, method=0) for at in range(70_000))], zip64_end=True
-    ).data,
-    "65,535 members without ZIP64": lambda: build(
-        [PAGE, *(Spec(b"%d" % at, method=0) for at in range(65_534))]
-    ).data,
+    "70,001 members": lambda: (
+        build([PAGE, *(Spec(b"%d" % at, method=0) for at in range(70_000))], zip64_end=True).data
+    ),
+    "65,535 members without ZIP64": lambda: (
+        build([PAGE, *(Spec(b"%d" % at, method=0) for at in range(65_534))]).data
+    ),
 }
 
 REFUSED: dict[str, tuple[type[Exception], Callable[[], bytes]]] = {
@@ -218,7 +218,7 @@ REFUSED: dict[str, tuple[type[Exception], Callable[[], bytes]]] = {
     "no local header": (e.DamagedArchive, lambda: build([PAGE]).data.replace(b"PK\3\4", b"XXXX")),
     "local extra field reaches into the next member": (
         e.OverlappingMembers,
-        lambda: _longer_local_extra(),
+        _longer_local_extra,
     ),
 }
 

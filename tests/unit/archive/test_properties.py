@@ -19,7 +19,9 @@ FEW = settings(max_examples=150, deadline=None, suppress_health_check=list(Healt
 
 names = st.one_of(
     st.from_regex(rb"[a-z]{1,5}(/[a-z]{1,4})?\.(html|css|js|png)", fullmatch=True),
-    st.sampled_from([b"\xff\xfe.html", "äöü.html".encode(), b"A.html", b"a.html", b"dir/", b".key"]),
+    st.sampled_from(
+        [b"\xff\xfe.html", "äöü.html".encode(), b"A.html", b"a.html", b"dir/", b".key"]
+    ),
 )
 contents = st.one_of(
     st.binary(max_size=40),
@@ -44,6 +46,9 @@ def members(draw: st.DrawFn) -> Spec:
         zip64=draw(st.sampled_from([False, False, True])),
         gap=draw(st.sampled_from([b"", b"", b"junk", b"PK\3\4" + bytes(40)])),
     )
+    if not spec.data and spec.descriptor:
+        # All zeros: where such a descriptor ends before a gap can't be told, nor does it matter.
+        spec = Spec(**{**vars(spec), "descriptor": "sig32"})
     odd = draw(st.sampled_from(["", "", "", "encrypted", "method"]))
     if odd == "encrypted":
         spec = Spec(**{**vars(spec), "flags": spec.flags | 1, "raw": b"cipher" * 4})
@@ -167,8 +172,9 @@ def _check_spliced(
         else:
             assert (now.flags, now.method, now.crc) == (was.flags, was.method, was.crc)
             length = built.extents[index][1] - built.extents[index][0]
-            assert merged[now.offset : now.offset + length] == (
-                built.data[was.offset : was.offset + length]
+            assert (
+                merged[now.offset : now.offset + length]
+                == (built.data[was.offset : was.offset + length])
             )
     end = built.data.index(b"PK\5\6", built.directory + 46)
     assert merged[-(len(built.data) - end) :][:12] == built.data[end : end + 12]
