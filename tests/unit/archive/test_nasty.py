@@ -61,6 +61,12 @@ def fake_end_whose_comment_reaches_the_end() -> bytes:
     return outer[:start] + inner + bytes(200 - len(inner))
 
 
+def longer_local_extra() -> bytes:
+    data = bytearray(build([PAGE, TAIL]).data)
+    data[28:30] = b"\x10\0"
+    return bytes(data)
+
+
 MERGED: dict[str, Callable[[], bytes]] = {
     "comment with an end record's signature": lambda: around(comment=b"PK\5\6 is in here" * 3),
     "comment full of signatures": lambda: around(comment=b"PK\5\6" * 5),
@@ -218,15 +224,9 @@ REFUSED: dict[str, tuple[type[Exception], Callable[[], bytes]]] = {
     "no local header": (e.DamagedArchive, lambda: build([PAGE]).data.replace(b"PK\3\4", b"XXXX")),
     "local extra field reaches into the next member": (
         e.OverlappingMembers,
-        _longer_local_extra,
+        longer_local_extra,
     ),
 }
-
-
-def _longer_local_extra() -> bytes:
-    data = bytearray(build([PAGE, TAIL]).data)
-    data[28:30] = b"\x10\0"
-    return bytes(data)
 
 
 @pytest.mark.parametrize("trap", MERGED)

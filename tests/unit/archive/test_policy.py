@@ -47,7 +47,8 @@ def test_web_sources_leave(name: str) -> None:
         "my-credentials.json", "client_secret_1.json", "service-account-9.json", "passwords.txt",
         "node_modules/a/index.js", "__MACOSX/._index.html", "logo.png", "font.woff2", "site.zip",
         "Makefile", "server.key.", "server.key ", "a\\.git\\config.txt", "secrets/a.html",
-        ".SSH/a.md", "./.git/a.html", "a//.git//x.html", "\u017fecrets/a.html", "terraform.tfstate.txt",
+        ".SSH/a.md", "./.git/a.html", "a//.git//x.html", "\u017fecrets/a.html",
+        "terraform.tfstate.txt",
     ],
 )  # fmt: skip
 def test_others_stay(name: str) -> None:
