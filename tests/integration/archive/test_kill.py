@@ -45,23 +45,20 @@ def test_killed_anywhere(tmp_path: Path) -> None:
     merged = copy.read_bytes()
     copy.unlink()
     command = [sys.executable, "-c", MERGE, engine.original, engine.returned, manifest_path]
+    _put(data, manifest, engine.original)
     start = time.monotonic()
     _run(command, None)
     longest = time.monotonic() - start
     outcomes = {"old": 0, "new": 0}
     chance = random.Random(20)
     for _ in range(POINTS):
-        # A fresh file each time; the manifest accepts a copy, as it has the same content.
-        fresh = tmp_path / "fresh"
-        fresh.write_bytes(data)
-        fresh.replace(engine.original)
+        _put(data, manifest, engine.original)
         _run(command, chance.uniform(0, longest * 0.7))
         found = engine.original.read_bytes()
         assert found in (data, merged)
         outcomes["new" if found == merged else "old"] += 1
     assert outcomes["old"] > 0
-    fresh.write_bytes(data)
-    fresh.replace(engine.original)
+    _put(data, manifest, engine.original)
     merge(engine.original, engine.returned, Manifest.read(manifest_path))
     assert engine.original.read_bytes() == merged
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -69,6 +66,14 @@ def test_killed_anywhere(tmp_path: Path) -> None:
         "original.zip",
         "returned.zip",
     ]
+
+
+def _put(data: bytes, manifest: Manifest, path: Path) -> None:
+    """Put the old archive back, with the time it had: its inode may come to be used again."""
+    fresh = path.with_name("fresh")
+    fresh.write_bytes(data)
+    os.utime(fresh, ns=(manifest.identity.modified, manifest.identity.modified))
+    fresh.replace(path)
 
 
 def _run(command: list[object], kill_after: float | None) -> None:
