@@ -11,6 +11,7 @@ from struct import Struct
 
 from socketpool.archive import records as r
 
+_COMMON = Struct("<2H4LH")
 _ZIP64_SIZES = Struct("<2H2Q")
 
 
@@ -34,17 +35,20 @@ class Canonical:
         """The local header of the next member."""
         flags = r.UTF8 if utf8 else 0
         offset = self.position
-        length = len(name)
         if size < r.M32 and packed < r.M32 and offset < r.M32:
-            self._central += r.CENTRAL.pack(
-                r.CENTRAL_SIGNATURE,
-                *(20, 20, flags, method, r.FIRST_DATE, crc, packed, size, length),
-                *(0, 0, 0, 0, 0, offset),
+            # Both headers have this part in common; it is made once.
+            common = _COMMON.pack(flags, method, r.FIRST_DATE, crc, packed, size, len(name))
+            self._central += b"PK\1\2\x14\0\x14\0%b%b%b%b" % (
+                common,
+                bytes(12),
+                offset.to_bytes(4, "little"),
+                name,
             )
-            self._central += name
-        else:
-            values = (size, packed, offset)
-            self._central += _wide_central(name, (45, 45, flags, method, r.FIRST_DATE, crc), values)
+            self.members += 1
+            self.position = offset + 30 + len(name) + packed
+            return b"PK\3\4\x14\0%b\0\0%b" % (common, name)
+        values = (size, packed, offset)
+        self._central += _wide_central(name, (45, 45, flags, method, r.FIRST_DATE, crc), values)
         header = local_header(name, utf8=utf8, method=method, crc=crc, packed=packed, size=size)
         self.members += 1
         self.position = offset + len(header) + packed
@@ -70,9 +74,8 @@ class Size:
     def __init__(self) -> None:
         self._central = self._members = self._position = 0
 
-    def add(self, name: bytes, packed: int, size: int) -> None:
-        """Count a member."""
-        length = len(name)
+    def add(self, length: int, packed: int, size: int) -> None:
+        """Count a member whose name has ``length`` bytes."""
         if size < r.M32 and packed < r.M32 and self._position < r.M32:
             self._central += 46 + length
             self._position += 30 + length + packed

@@ -13,6 +13,7 @@ import stat
 import tempfile
 import zlib
 from array import array
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from socketpool.archive.commit import Replacement, check_backup_suffix, failed, sweep
@@ -22,7 +23,7 @@ from socketpool.archive.inflate import check_claims, check_total, chunks, verify
 from socketpool.archive.limits import DEFAULT_LIMITS, Limits
 from socketpool.archive.manifest import DIRECTORY, Identity, Manifest
 from socketpool.archive.matching import Matcher
-from socketpool.archive.names import is_unsafe, show
+from socketpool.archive.names import is_unsafe, is_utf8, show
 from socketpool.archive.reader import Archive
 from socketpool.archive.receipt import digest_members
 from socketpool.archive.report import Changes, MergeReport, View
@@ -57,6 +58,7 @@ class DirectorySource:
         except OSError as error:
             os.close(self.fd)
             raise unreadable(os.fsencode(path), error) from error
+        self._files = ExitStack()
 
     def offers(self) -> Iterator[tuple[bytes, int, int, str]]:
         """Every file and link below the directory, by name."""
@@ -69,10 +71,14 @@ class DirectorySource:
 
     def implode(self, plan: Plan, *, verify: bool = False) -> ImplodedDirectory:  # noqa: ARG002
         """Pack what leaves into an unnamed temporary file; content is read, so always verified."""
-        return ImplodedDirectory(self.fd, [(at, self._found[at][0]) for at in plan.sent])
+        # Closed with the source: what was packed is of use as long as a source is.
+        file = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        files = [(at, self._found[at][0]) for at in plan.sent]
+        return ImplodedDirectory(self.fd, files, file.fileno())
 
     def close(self) -> None:
-        """Close the directory."""
+        """Close the directory and what was packed from it."""
+        self._files.close()
         os.close(self.fd)
 
     def __enter__(self) -> Self:
@@ -88,16 +94,16 @@ class DirectorySource:
 
 
 class ImplodedDirectory:
-    """A canonical archive of files, in a temporary file that goes with this object."""
+    """A canonical archive of files, in a temporary file that goes with their source."""
 
-    def __init__(self, root: int, files: list[tuple[int, bytes]]) -> None:
+    def __init__(self, root: int, files: list[tuple[int, bytes]], packed: int) -> None:
         self.manifest = Manifest(DIRECTORY, Identity())
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as this object
-        writer = CanonicalWriter(self._file.fileno())
+        self._packed = packed
+        writer = CanonicalWriter(packed)
         for ordinal, name in files:
             fd = _open_file(root, name)
             try:
-                written = writer.add(name, utf8=_is_utf8(name), source=fd)
+                written = writer.add(name, utf8=is_utf8(name), source=fd)
             finally:
                 os.close(fd)
             self.manifest.add(ordinal, name, written.crc, written.size)
@@ -105,11 +111,11 @@ class ImplodedDirectory:
 
     def segments(self) -> Iterator[bytes | FileRange]:
         """The temporary file, whole."""
-        yield FileRange(self._file.fileno(), 0, self.size)
+        yield FileRange(self._packed, 0, self.size)
 
     def digests(self) -> Iterator[SentMember]:
         """SHA-256 of what leaves, for the receipt."""
-        with Archive(os.dup(self._file.fileno())) as archive:
+        with Archive(os.dup(self._packed)) as archive:
             yield from digest_members(archive, array("L", range(len(archive))))
 
 
@@ -138,14 +144,17 @@ def merge_directory(
         check_backup_suffix(backup)
     if manifest.kind != DIRECTORY:
         raise BadManifest("The manifest is that of a zip, not of a directory.")
-    changes = Changes(manifest.name)
     with DirectoryLock(root) as folder, Archive.open(returned, limits) as new:
         todo, unchanged = _sort(folder.fd, new, manifest)
+        arrived = [new.member(change.incoming) for change in todo]
+        changes = Changes(
+            array("L", (change.row for change in todo)),
+            manifest,
+            array("Q", (member.size for member in arrived)),
+            array("L", (member.crc for member in arrived)),
+        )
         swept: set[bytes] = set()
         for change in todo:
-            sent = manifest[change.row]
-            member = new.member(change.incoming)
-            changes.add(change.row, (sent.size, sent.crc), (member.size, member.crc))
             digest = _replace(folder.fd, new, change, manifest, backup=backup, swept=swept)
             if digests:
                 changes.add_digest(digest)
@@ -199,13 +208,13 @@ def _sort(root: int, new: Archive, manifest: Manifest) -> tuple[list[_Change], a
         row = matcher.row(member.name, member.size)
         if row is None:
             continue
-        check_claims(member, new.limits)
-        total += member.size
-        check_total(total, new.limits)
         sent = manifest[row]
         if (member.crc, member.size) == (sent.crc, sent.size):
             unchanged.append(row)
             continue
+        check_claims(member, new.limits)
+        total += member.size
+        check_total(total, new.limits)
         if is_unsafe(member.name):
             raise BadManifest(f"The manifest names {show(member.name)}, which is never sent.")
         verify(member, new.read, new.local(member).data)
@@ -331,13 +340,3 @@ def _changed(name: bytes) -> ArchiveChanged:
         f"The file {show(name)} has changed since it was sent.",
         hint="It was not replaced. Send the directory again as it is now.",
     )
-
-
-def _is_utf8(name: bytes) -> bool:
-    if name.isascii():
-        return False
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _REACH = 22 + r.M16
 """How far from the end of the file programs look for an end record."""
-_MOST_CANDIDATES = 8
+_MOST_RIVALS = 8
 _LARGEST_GAP = 1 << 20
 _REPAIR = "Build the archive again with a current zip program."
 
@@ -57,8 +57,6 @@ def find_ending(fd: int, size: int, limits: Limits) -> Ending:
     at = len(tail)
     while (at := tail.rfind(r.END_SIGNATURE, 0, at)) >= 0:
         candidates += _readings(fd, size, start + at)
-        if len(candidates) > _MOST_CANDIDATES:
-            raise _ambiguous()
         at += 3  # the next signature may not share bytes with this one's last
     chosen = _choose(fd, size, candidates, limits)
     if chosen.members > limits.members:
@@ -77,19 +75,22 @@ def find_ending(fd: int, size: int, limits: Limits) -> Ending:
 
 def _choose(fd: int, size: int, candidates: list[Ending], limits: Limits) -> Ending:
     """The one candidate nobody could doubt; they come in order of falling position."""
-    if len(candidates) > 1:
-        candidates = [each for each in candidates if _is_whole(fd, each, limits)]
+    if len(candidates) == 1:
+        return candidates[0]
     exact = [each for each in candidates if each.comment_end == size]
-    if not candidates:
+    chosen = next((each for each in exact + candidates if _is_whole(fd, each, limits)), None)
+    if chosen is None:
         raise NotAnArchive(
             "The file is not a zip archive: it has no end record that fits.", hint=_REPAIR
         )
-    chosen = exact[0] if exact else candidates[0]
-    for other in candidates:
-        # Inside the chosen one's members lies somebody else's archive; that is content.
-        contained = other.comment_end <= chosen.directory and other.position < chosen.directory
-        if other is not chosen and not contained:
-            raise _ambiguous()
+    # What ends before the chosen one's directory is an archive within a member; that is content.
+    rivals = [
+        each
+        for each in candidates
+        if each is not chosen and max(each.comment_end, each.position + 1) > chosen.directory
+    ]
+    if len(rivals) > _MOST_RIVALS or any(_is_whole(fd, each, limits) for each in rivals):
+        raise _ambiguous()
     return chosen
 
 

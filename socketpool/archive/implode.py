@@ -16,7 +16,7 @@ from socketpool.archive.canonical import Canonical, Size
 from socketpool.archive.errors import LyingMember
 from socketpool.archive.inflate import verify as verify_member
 from socketpool.archive.manifest import ZIP, Manifest, changed, check_unchanged, identify
-from socketpool.archive.names import show
+from socketpool.archive.names import is_utf8, show
 from socketpool.archive.receipt import digest_members
 
 if TYPE_CHECKING:
@@ -75,8 +75,9 @@ class ImplodedZip:
         layout = Canonical()
         buffer = bytearray()
         for ordinal, data in zip(self._sent, self._data, strict=True):
-            _, name, flags, method, crc, packed, size, *_ = archive.member(ordinal)
-            utf8 = flags & r.UTF8 != 0
+            name, flags, method, crc, packed, size = archive.brief(ordinal)
+            # Whoever reads the stream would trip over a name that isn't what its flag says.
+            utf8 = flags & r.UTF8 != 0 and is_utf8(name)
             buffer += layout.add(name, utf8=utf8, method=method, crc=crc, packed=packed, size=size)
             if packed <= _INLINE:
                 buffer += archive.read(data, packed)
@@ -106,18 +107,18 @@ def implode_zip(archive: Archive, sent: array[int], *, verify: bool = False) -> 
     places = array("Q")
     manifest = Manifest(ZIP, identify(archive))
     for ordinal in sent:
-        member = archive.member(ordinal)
-        if member.method == r.STORED and member.packed != member.size:
+        name, _, method, crc, packed, unpacked = archive.brief(ordinal)
+        if method == r.STORED and packed != unpacked:
             raise LyingMember(
-                f"The member {show(member.name)} is stored but has two different sizes.",
+                f"The member {show(name)} is stored but has two different sizes.",
                 hint="Build the archive again with a current zip program.",
             )
-        place = archive.local(member).data
+        place = archive.place(ordinal)
         if verify:
-            verify_member(member, archive.read, place)
+            verify_member(archive.member(ordinal), archive.read, place)
         places.append(place)
-        size.add(member.name, member.packed, member.size)
-        manifest.add(ordinal, member.name, member.crc, member.size)
+        size.add(len(name), packed, unpacked)
+        manifest.add(ordinal, name, crc, unpacked)
     return ImplodedZip(archive, sent, places, size.total, manifest)
 
 

@@ -45,6 +45,8 @@ class _Sorted(NamedTuple):
     """Manifest rows whose content is new, in the order of the original file."""
     ordinals: array[int]
     incoming: array[int]
+    sizes: array[int]
+    crcs: array[int]
     unchanged: array[int]
     """Manifest rows that came back as they were."""
 
@@ -78,10 +80,7 @@ def merge(
         lock(old)
         check_identity(old, manifest.identity)
         todo = _sort(old, new, manifest)
-        changes = Changes(manifest.name)
-        for row, ordinal, incoming in zip(todo.rows, todo.ordinals, todo.incoming, strict=True):
-            before, now = old.member(ordinal), new.member(incoming)
-            changes.add(row, (before.size, before.crc), (now.size, now.crc))
+        changes = Changes(todo.rows, manifest, todo.sizes, todo.crcs)
         if todo.rows and not allow_signed:
             check_unsigned(old)
         needed = bool(todo.rows) or target != place
@@ -108,31 +107,35 @@ class _Wishes(NamedTuple):
 def _sort(old: Archive, new: Archive, manifest: Manifest) -> _Sorted:
     """Check what every returned member claims, and find those whose content is new."""
     total = 0
-    rows, ordinals, incoming, unchanged = array("L"), array("L"), array("L"), array("L")
+    rows, ordinals, incoming = array("L"), array("L"), array("L")
+    sizes, crcs, unchanged = array("Q"), array("L"), array("L")
     matcher = Matcher(manifest)
     for member in new:
         row = matcher.row(member.name, member.size)
         if row is None:
             continue
-        check_claims(member, new.limits)
-        total += member.size
         sent = manifest[row]
         if member.crc == sent.crc and member.size == sent.size:
-            unchanged.append(row)
+            unchanged.append(row)  # its data isn't even looked at
             continue
+        check_claims(member, new.limits)
+        total += member.size
         if sent.ordinal >= len(old) or old.name(sent.ordinal) != member.name:
             raise BadManifest("The manifest doesn't fit the archive it names.")
         rows.append(row)
         ordinals.append(sent.ordinal)
         incoming.append(member.ordinal)
+        sizes.append(member.size)
+        crcs.append(member.crc)
     check_total(total, new.limits)
     places = [old.offsets[ordinal] for ordinal in ordinals]
     if any(map(gt, places, islice(places, 1, None))):
         order = sorted(range(len(places)), key=places.__getitem__)
-        rows, ordinals, incoming = (
-            array("L", map(column.__getitem__, order)) for column in (rows, ordinals, incoming)
+        rows, ordinals, incoming, sizes, crcs = (
+            array("Q", map(column.__getitem__, order))
+            for column in (rows, ordinals, incoming, sizes, crcs)
         )
-    return _Sorted(rows, ordinals, incoming, unchanged)
+    return _Sorted(rows, ordinals, incoming, sizes, crcs, unchanged)
 
 
 def _write(old: Archive, new: Archive, todo: _Sorted, changes: Changes, wishes: _Wishes) -> None:

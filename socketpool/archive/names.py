@@ -40,6 +40,17 @@ def is_unsafe(raw: bytes) -> bool:
     return _PLAIN.fullmatch(raw) is None and _UNSAFE.search(raw) is not None
 
 
+def is_utf8(raw: bytes) -> bool:
+    """Whether the name is UTF-8 that isn't ASCII, and so needs the flag that says so."""
+    if raw.isascii():
+        return False
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def readings(raw: bytes) -> tuple[str, ...]:
     """The folded texts a policy has to judge: a name is sent only if all of them may be.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, overload
 
 if TYPE_CHECKING:
+    from array import array
     from pathlib import Path
+
+    from socketpool.archive.manifest import Manifest
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -64,37 +66,29 @@ class MergeReport(NamedTuple):
 
 
 class Changes:
-    """Collects changes in columns; :meth:`view` shows them as records."""
+    """Changes in columns; :meth:`view` shows them as records."""
 
-    __slots__ = ("_before", "_digests", "_name", "_now", "_rows")
+    __slots__ = ("_crcs", "_digests", "_manifest", "_rows", "_sizes")
 
-    def __init__(self, name: Callable[[int], bytes]) -> None:
-        """``name`` gives a row's name."""
-        self._name = name
-        self._rows = array("L")
-        self._before = array("Q")
-        self._now = array("Q")
+    def __init__(
+        self, rows: array[int], manifest: Manifest, sizes: array[int], crcs: array[int]
+    ) -> None:
+        """``rows`` of the manifest have new content of these sizes and checksums."""
+        self._rows = rows
+        self._manifest = manifest
+        self._sizes = sizes
+        self._crcs = crcs
         self._digests = bytearray()
 
-    def add(
-        self, row: int, before: tuple[int, int], now: tuple[int, int], digest: bytes = b""
-    ) -> None:
-        """``before`` and ``now`` are size and CRC."""
-        self._rows.append(row)
-        self._before.extend(before)
-        self._now.extend(now)
-        self._digests += digest
-
     def add_digest(self, digest: bytes) -> None:
-        """The digest of the next change that has none yet."""
+        """The SHA-256 of the next change that has none yet."""
         self._digests += digest
 
     def view(self) -> View[Change]:
-        """The changes in the order they were added."""
+        """The changes in the order of the original."""
         return View(len(self._rows), self._change)
 
     def _change(self, at: int) -> Change:
-        size_before, crc_before = self._before[2 * at : 2 * at + 2]
-        size, crc = self._now[2 * at : 2 * at + 2]
+        sent = self._manifest[self._rows[at]]
         digest = bytes(self._digests[32 * at : 32 * at + 32]).hex()
-        return Change(self._name(self._rows[at]), size_before, size, crc_before, crc, digest)
+        return Change(sent.name, sent.size, self._sizes[at], sent.crc, self._crcs[at], digest)

@@ -57,7 +57,7 @@ def splice(
     for old_ordinal, new_ordinal in zip(ordinals, incoming, strict=True):
         old, new = original.member(old_ordinal), returned.member(new_ordinal)
         local = original.local(old)
-        arriving = returned.local(new)
+        arriving = returned.place(new_ordinal)
         end = local.data + old.packed
         if old.flags & r.DESCRIPTOR:
             end += _descriptor_length(original, old, end)
@@ -66,7 +66,7 @@ def splice(
         done.headers.append(out.position)
         out.write(_new_header(old, local, new))
         done.data.append(out.position)
-        out.copy(returned, arriving.data, new.packed)
+        out.copy(returned, arriving, new.packed)
         source = end
         done.ends.append(end)
         done.shifts.append(out.position - end)
