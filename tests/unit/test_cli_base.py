@@ -133,7 +133,16 @@ def test_a_server_may_take_port_0() -> None:
 
 def test_the_summary_tells_what_left_and_what_changed() -> None:
     lines = client.summary_lines(
-        Summary("a.zip", "127.0.0.1:1", "l1", 10, 4, 6, 1234, 12340, 3, 1.5, ["saved much"])
+        Summary(
+            "a.zip",
+            "127.0.0.1:1",
+            members=10,
+            sent=4,
+            sent_bytes=1234,
+            source_bytes=12340,
+            changed=3,
+            reports=["vendor: saved much"],
+        )
     )
     text = "\n".join(lines)
     for part in ("10 members", "4 sent", "6 kept back", "1,234 of 12,340", "10.0%", "saved much"):

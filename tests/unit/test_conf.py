@@ -19,7 +19,7 @@ from socketpool.supervision.conf import (
     block_name,
     install,
     main_conf,
-    service_of_block,
+    parse_instance,
 )
 
 STATE = StateDir(Path("/var/lib/pool"))
@@ -97,9 +97,23 @@ def test_no_accepted_path_or_name_breaks_out_of_its_line(folder: str, name: str)
 
 
 @pytest.mark.parametrize(("number", "name"), [(1, "up"), (2, "up.2"), (17, "up.17")])
-def test_a_block_tells_its_service(number: int, name: str) -> None:
+def test_a_block_and_its_port_tell_the_instance(number: int, name: str) -> None:
     assert block_name("up", number) == name
-    assert service_of_block(name) == "up"
+    assert parse_instance(name, "21000") == ("up", number, 21000)
+
+
+@pytest.mark.parametrize(
+    ("group", "process"),
+    [
+        ("pool-server", "pool-server"),
+        ("up.x", "21000"),
+        ("up", "up_21000"),
+        ("up.2.3", "1"),
+        ("", ""),
+    ],
+)
+def test_what_an_operator_added_is_not_taken_for_an_instance(group: str, process: str) -> None:
+    assert parse_instance(group, process) is None
 
 
 def test_a_file_is_installed_whole_under_its_name_only(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ SERVICES = {
     ),
     "few open files": (svc(limits={"open_files": 3}), ["limits.open_files", "16"]),
     "no sessions": (svc(limits={"sessions": 0}), ["limits.sessions", "1"]),
-    "SDK without class": ({"description": "x", "sdk": {"file": "a.py"}}, ["sdk.class", "required"]),
+    "SDK without class": ({"description": "x", "sdk": {"file": "a.py"}}, ["sdk", "file and class"]),
     "SDK file elsewhere": (
         {"description": "x", "sdk": {"file": "../a.py", "class": "A"}},
         ["sdk.file"],

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import socket
-import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
 
+from socketpool.archive.writer import Entry, write_archive
 from socketpool.errors import ServiceFailed, TimedOut
 from socketpool.rsi import ServiceServer, VendorServer, workspace
 from socketpool.rsi.service import SessionLimits
@@ -80,8 +80,8 @@ def test_a_report_of_any_length_fits_into_the_verdict(
     here: Workspace, pair: list[socket.socket]
 ) -> None:
     client, service = pair
-    with zipfile.ZipFile(here.incoming, "w") as archive:
-        archive.writestr("a.html", "x")
+    (here.root / "a.html").write_text("x")
+    write_archive(here.incoming, [Entry(b"a.html", False, here.root / "a.html")])
     send_event(service, "done", detail=Chatty(service, here, SessionLimits()).run())
     report = await_event(client, "done")["detail"]["report"]
     assert report[0].startswith("0 \U0001f600")

@@ -34,9 +34,17 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def test_a_greeting_shows_the_token_and_waits_for_ready(pair: Any) -> None:
     client, service = pair
-    send_event(service, "ready")
-    greet(client, "tok")
+    send_event(service, "ready", session_time=90.0)
+    assert greet(client, "tok") == 90
     assert read_greeting(service) == "tok"
+
+
+@pytest.mark.parametrize("seconds", [None, "1", 0, -1, 1e12, float("nan")])
+def test_a_service_that_sets_no_sane_time_limit_is_not_waited_for(pair: Any, seconds: Any) -> None:
+    client, service = pair
+    send_event(service, "ready", session_time=seconds)
+    with pytest.raises(ProtocolError):
+        greet(client, "tok")
 
 
 @pytest.mark.parametrize(
