@@ -5,20 +5,14 @@ from __future__ import annotations
 from socketpool.errors import ServiceFailed
 from socketpool.rsi import ServiceServer
 
-CHUNK = 256 << 10
-
 
 class Download(ServiceServer):
     """Sends the archive of changed members, as often as it is asked."""
 
     def transfer(self) -> None:
         """Send what vendor left."""
-        try:
-            file = self.workspace.outgoing.open("rb")
-        except FileNotFoundError:
+        if not self.workspace.outgoing.exists():
             raise ServiceFailed(
                 "nothing was processed in this lease", hint="run vendor before download"
-            ) from None
-        with file:
-            size = self.workspace.outgoing.stat().st_size
-            self.send_file_block(size, iter(lambda: file.read(CHUNK), b""))
+            )
+        self.send_file_block(self.workspace.outgoing)

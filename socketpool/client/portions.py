@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from socketpool.archive.implode import FileRange
 from socketpool.archive.plan import make_plan
-from socketpool.rsi.blocks import CHUNK, ConnectionCut, send_file_block, write_file_block
+from socketpool.rsi.blocks import TRANSFER_ID_BYTES, FileTransfer, write_file_block
+from socketpool.rsi.frames import ConnectionCut
 from socketpool.rsi.interfaces import TransferInterface, UploaderInterface
 from socketpool.rsi.session import await_event, greet
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from socketpool.archive.directory import DirectorySource
@@ -37,6 +37,8 @@ class Portion(TransferInterface):
         self._stream: socket.socket | None = None
         self.detail: dict[str, Any] = {}
         """What the service says of its work at the end."""
+        self.confirmed = 0
+        """Grows with whatever is known to have got through, over all connections."""
 
     def assign(
         self,
@@ -77,10 +79,8 @@ class Portion(TransferInterface):
             self._stream.close()
             self._stream = None
 
-    def _on_bytes(self, done: int, total: int) -> None:
-        self._progress(done, total, "")
-
     def _on_progress(self, message: dict[str, Any]) -> None:
+        self.confirmed += 1
         done, total = message.get("done"), message.get("total")
         if isinstance(done, int) and isinstance(total, int):
             self._progress(done, total, str(message.get("text", "")))
@@ -108,14 +108,19 @@ class UploadClient(Portion, UploaderInterface):
         own = self._hook is not None or type(self).is_implodable is not UploadClient.is_implodable
         plan = make_plan(source, policy, self.is_implodable if own else None)
         self.imploded: Imploded = source.implode(plan)
+        # One identity for all attempts: after a cut the service goes on where it has got to.
+        identity = os.urandom(TRANSFER_ID_BYTES)
+        self._transfer = FileTransfer(self.imploded, identity, self._on_sent)
         return plan
 
     def transfer(self) -> None:
         """Send the archive as one file block."""
-        send_file_block(
-            self.stream, self.imploded.size, _chunks(self.imploded), progress=self._on_bytes
-        )
+        self._transfer.run(self.stream)
         self.finish()
+
+    def _on_sent(self, done: int, total: int) -> None:
+        self.confirmed = self._transfer.confirmed
+        self._progress(done, total, "")
 
 
 class VendorClient(Portion):
@@ -136,21 +141,10 @@ class DownloadClient(Portion):
     def transfer(self) -> None:
         """Receive the archive of changed members."""
         write_file_block(
-            self.stream, self._target, max_size=MAX_RETURNED_BYTES, progress=self._on_bytes
+            self.stream, self._target, max_size=MAX_RETURNED_BYTES, progress=self._on_received
         )
         self.finish()
 
-
-def _chunks(imploded: Imploded) -> Iterator[bytes]:
-    for segment in imploded.segments():
-        if isinstance(segment, FileRange):
-            fd, offset, missing = segment
-            while missing:
-                chunk = os.pread(fd, min(CHUNK, missing), offset)
-                if not chunk:
-                    return  # the file was cut short; the sum of the chunks then shows it
-                yield chunk
-                offset += len(chunk)
-                missing -= len(chunk)
-        else:
-            yield segment
+    def _on_received(self, done: int, total: int) -> None:
+        self.confirmed = max(self.confirmed, done)
+        self._progress(done, total, "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from contextlib import closing
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,14 +18,14 @@ from socketpool.archive.errors import SignedArchive, SourceUnreadable
 from socketpool.archive.policy import find_policy
 from socketpool.archive.receipt import build_receipt, write_receipt
 from socketpool.archive.sources import ZipSource, merge_into, open_source
+from socketpool.client.attempts import run_step
 from socketpool.client.dial import dial_tcp
 from socketpool.client.portions import DownloadClient, Portion, UploadClient, VendorClient
 from socketpool.client.renewal import leased
 from socketpool.client.reporter import Reporter
 from socketpool.client.steps import check_order
 from socketpool.config.fields import Address
-from socketpool.errors import ArchiveError, SocketpoolError
-from socketpool.rsi.blocks import ConnectionCut
+from socketpool.errors import ArchiveError, PoolUnreachable, SocketpoolError, TimedOut
 
 if TYPE_CHECKING:
     import socket
@@ -155,18 +155,21 @@ class RoundTrip:
             case _:
                 portion = DownloadClient(returned)
         portion.assign(service, lease.token, self._dial, self._reporter.progress)
-        with closing(portion):
-            try:
-                portion.connect()
-                portion.transfer()
-            except ConnectionCut:
-                self._client.renew(lease.id)  # says so when it was the lease that ended
-                raise
+        run_step(
+            portion,
+            check_lease=lambda: self._check(lease),
+            note=self._reporter.note,
+        )
         self._summary.reports += [
             f"{service.service}: {line}" for line in portion.detail.get("report", [])
         ]
         if service.client == "download":
             self._merge(returned)
+
+    def _check(self, lease: ClientLease) -> None:
+        """Raise NotAuthorised when the lease has ended; a pool server that is away may be back."""
+        with suppress(PoolUnreachable, TimedOut):
+            self._client.renew(lease.id)
 
     def _merge(self, returned: Path) -> None:
         report = self._report = merge_into(

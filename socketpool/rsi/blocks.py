@@ -1,65 +1,100 @@
-"""Blocks on a stream: lines of text and whole files, each length-prefixed and bounded.
+"""Blocks on a stream: lines of text and whole files, blocking in meaning.
 
-A block is a header of ten bytes (version, kind, length; big-endian) and its payload.  A file's
-header is answered with *go* or a refusal before any of its bytes travel; they are followed by their
-SHA-256, and the receiver answers with a receipt once size and digest agree and the file is in its
-place.  Only then does `send_file_block` return.
-
-Every wait is bounded by the stream's own timeout, which the caller sets with ``settimeout``.
+A call that sends returns when the peer has it: a file block is acknowledged only after its size and
+SHA-256 were verified and the file is in its place.  A file's transfer has an identity; when the
+connection is cut, sending the same file again under the same identity goes on where the receiver
+has got to.
 """
 
 from __future__ import annotations
 
-import enum
+import glob
 import hashlib
 import os
-import struct
+import select
+import shutil
+import socket
+import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from enum import StrEnum
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
-from socketpool.errors import ArchiveError, SocketpoolError, TimedOut
+from socketpool.archive.implode import FileRange
+from socketpool.core.lifecycle import Machine
+from socketpool.errors import ArchiveError, TimedOut
+from socketpool.rsi.frames import (
+    MAX_LINE_BYTES,
+    ConnectionCut,
+    Kind,
+    ProtocolError,
+    Stream,
+    cut,
+    read_exactly,
+    read_header,
+    read_text,
+    receive,
+    send,
+    send_header,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-VERSION = 1
-MAX_LINE_BYTES = 64 << 10
+    Progress = Callable[[int, int], None]
+
 CHUNK = 256 << 10
+PIECE = 4 << 20
+"""Bytes handed to the kernel at once; progress is told after each."""
 
-_HEADER = struct.Struct(">BBQ")
+TRANSFER_ID_BYTES = 16
+PART_SUFFIX = ".part"
+
 _DIGEST_BYTES = hashlib.sha256().digest_size
+_ASIDE_FROM = 1 << 20  # smaller files are digested before their thread would have started
 
 
-class Kind(enum.IntEnum):
-    """What a block holds."""
+class TransferState(StrEnum):
+    """Where the transfer of one file is, as its sender sees it."""
 
-    LINE = 1
-    FILE = 2
-    GO = 3  # no payload: the receiver is ready for the file's bytes
-    RECEIPT = 4  # no payload: the file arrived whole and is in place
-    REFUSAL = 5  # a line saying why the file is not taken
-
-
-class Stream(Protocol):
-    """What blocks travel on: a socket, or anything that behaves like one."""
-
-    def sendall(self, data: bytes | memoryview, /) -> None: ...
-    def recv(self, size: int, /) -> bytes: ...
+    ANNOUNCED = "announced"  # the header is sent; the receiver decides
+    FLOWING = "flowing"  # bytes travel
+    SENT = "sent"  # all bytes and the digest are out; the receiver verifies
+    STORED = "stored"  # acknowledged: verified and in place
+    REFUSED = "refused"
+    INTERRUPTED = "interrupted"  # the connection was cut; may be announced again
 
 
-class ProtocolError(SocketpoolError):
-    """The peer sent what the protocol doesn't allow."""
+class TransferEvent(StrEnum):
+    """What moves a transfer on."""
 
-    exit_code = 7
-    code = "protocol"
+    GO = "go"
+    END = "end of file"
+    RECEIPT = "receipt"
+    REFUSAL = "refusal"
+    CUT = "cut"
+    AGAIN = "again"
 
 
-class ConnectionCut(SocketpoolError):
-    """The connection ended in the middle of a block."""
+TRANSFER = Machine[TransferState, TransferEvent](
+    {
+        (TransferState.ANNOUNCED, TransferEvent.GO): TransferState.FLOWING,
+        (TransferState.ANNOUNCED, TransferEvent.REFUSAL): TransferState.REFUSED,
+        (TransferState.ANNOUNCED, TransferEvent.CUT): TransferState.INTERRUPTED,
+        (TransferState.FLOWING, TransferEvent.END): TransferState.SENT,
+        (TransferState.FLOWING, TransferEvent.CUT): TransferState.INTERRUPTED,
+        (TransferState.SENT, TransferEvent.RECEIPT): TransferState.STORED,
+        (TransferState.SENT, TransferEvent.REFUSAL): TransferState.REFUSED,
+        (TransferState.SENT, TransferEvent.CUT): TransferState.INTERRUPTED,
+        (TransferState.INTERRUPTED, TransferEvent.AGAIN): TransferState.ANNOUNCED,
+    }
+)
 
-    exit_code = 7
-    code = "connection-cut"
+_ANSWERS = {
+    Kind.GO: TransferEvent.GO,
+    Kind.RECEIPT: TransferEvent.RECEIPT,
+    Kind.REFUSAL: TransferEvent.REFUSAL,
+}
 
 
 class FileRefused(ArchiveError):
@@ -68,180 +103,320 @@ class FileRefused(ArchiveError):
     code = "file-refused"
 
 
+class SourceChanged(ArchiveError):
+    """What is being sent is not what it was when its sending began."""
+
+    code = "source-changed"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the file changed while it was being sent", hint="leave it alone and start again"
+        )
+
+
+class FileSource(Protocol):
+    """Bytes to send, as often as it takes: each call of ``segments`` gives the same."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in all segments together."""
+
+    def segments(self) -> Iterator[bytes | FileRange]:
+        """The bytes in order, or where in an open file they are."""
+
+
+class OpenFile(NamedTuple):
+    """An open file as a source; it must not change meanwhile."""
+
+    fd: int
+    size: int
+
+    def segments(self) -> Iterator[bytes | FileRange]:
+        """The file, whole."""
+        yield FileRange(self.fd, 0, self.size)
+
+
 def send_line_block(stream: Stream, text: str) -> None:
     """Send one text of at most 64 KiB."""
     payload = text.encode()
     if len(payload) > MAX_LINE_BYTES:
         raise ValueError(f"a line block holds {MAX_LINE_BYTES} bytes at most")
-    _send(stream, _HEADER.pack(VERSION, Kind.LINE, len(payload)) + payload)
+    send_header(stream, Kind.LINE, len(payload), payload)
 
 
 def read_line_block(stream: Stream) -> str:
     """The peer's next text.  Raises ProtocolError, ConnectionCut or TimedOut."""
-    kind, length = _read_header(stream)
+    kind, length = read_header(stream)
     if kind is not Kind.LINE:
         raise ProtocolError(f"expected a line block, the peer sent {kind.name}")
-    return _read_text(stream, length)
+    return read_text(stream, length)
+
+
+class FileTransfer:
+    """The sending of one file, over as many connections as it takes."""
+
+    def __init__(
+        self, source: FileSource, transfer_id: bytes, progress: Progress | None = None
+    ) -> None:
+        if len(transfer_id) != TRANSFER_ID_BYTES:
+            raise ValueError(f"a transfer's identity has {TRANSFER_ID_BYTES} bytes")
+        self.state = TransferState.INTERRUPTED
+        self.confirmed = 0
+        """Bytes that the receiver said it has."""
+        self.sent = 0
+        """Bytes sent so far, those sent twice included."""
+        self._source = source
+        self._id = transfer_id
+        self._progress = progress
+
+    def run(self, stream: Stream) -> str:
+        """Send what the receiver lacks; returns the file's SHA-256 once it is in place there.
+
+        Raises :class:`FileRefused` with the receiver's reason; ConnectionCut or TimedOut, after
+        which it may be called again with another stream; SourceChanged when the source gives
+        another number of bytes than it promised.
+        """
+        self._step(TransferEvent.AGAIN)
+        try:
+            send_header(stream, Kind.FILE, self._source.size, self._id)
+            offset = self._answer(stream)
+            if offset > self._source.size:
+                raise ProtocolError(f"the peer asks for byte {offset} of {self._source.size}")
+            self.confirmed = offset
+            digest = _Digest(self._source)
+            self._flow(stream, offset)
+            send(stream, digest.result())
+            self._step(TransferEvent.END)
+            self._answer(stream)
+        except (ConnectionCut, TimedOut):
+            self._step(TransferEvent.CUT)
+            raise
+        return digest.result().hex()
+
+    def _flow(self, stream: Stream, offset: int) -> None:
+        done = offset
+        for piece in _from(self._source, offset):
+            if isinstance(piece, FileRange):
+                _send_range(stream, piece)
+                done += piece.length
+                self.sent += piece.length
+            else:
+                send(stream, piece)
+                done += len(piece)
+                self.sent += len(piece)
+            if self._progress is not None:
+                self._progress(done, self._source.size)
+
+    def _answer(self, stream: Stream) -> int:
+        kind, length = read_header(stream)
+        event = _ANSWERS.get(kind)
+        if event is None or not TRANSFER.allows(self.state, event):
+            raise ProtocolError(f"the peer sent {kind.name} for a file that is {self.state}")
+        self._step(event)
+        if event is TransferEvent.REFUSAL:
+            raise FileRefused(read_text(stream, length), hint="nothing was changed")
+        return length
+
+    def _step(self, event: TransferEvent) -> None:
+        self.state = TRANSFER.after(self.state, event)
 
 
 def send_file_block(
     stream: Stream,
-    size: int,
-    chunks: Iterable[bytes],
+    source: FileSource,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    transfer_id: bytes = bytes(TRANSFER_ID_BYTES),
+    progress: Progress | None = None,
 ) -> str:
-    """Send ``size`` bytes as one file; returns its SHA-256 once the receiver has it in place.
-
-    Raises :class:`FileRefused` with the receiver's reason, or ValueError when the chunks don't add
-    up to ``size``.
-    """
-    digest = hashlib.sha256()
-    sent = 0
-    _send(stream, _HEADER.pack(VERSION, Kind.FILE, size))
-    _expect(stream, Kind.GO)
-    for chunk in chunks:
-        sent += len(chunk)
-        if sent > size:
-            break
-        digest.update(chunk)
-        _send(stream, chunk)
-        if progress is not None:
-            progress(sent, size)
-    if sent != size:
-        raise ValueError(f"file block of {size} bytes was given {sent}")
-    _send(stream, digest.digest())
-    _expect(stream, Kind.RECEIPT)
-    return digest.hexdigest()
+    """Send one file over one connection; see `FileTransfer.run`."""
+    return FileTransfer(source, transfer_id, progress).run(stream)
 
 
 def write_file_block(
-    stream: Stream,
-    target: Path,
-    *,
-    max_size: int,
-    progress: Callable[[int, int], None] | None = None,
+    stream: Stream, target: Path, *, max_size: int, progress: Progress | None = None
 ) -> str:
     """Receive one file and put it at ``target`` at once and whole; returns its SHA-256.
 
-    ``target`` is replaced only after size and digest agree; until then the bytes are in
-    ``<target>.part``.  Raises :class:`FileRefused`, having told the sender, when the file is larger
-    than ``max_size``, can't be written or arrived damaged.
+    ``target`` is replaced only after size and digest agree.  Until then the bytes are beside it,
+    and stay there when the connection is cut, for the same transfer to go on.  Raises
+    :class:`FileRefused`, having told the sender, when the file is larger than ``max_size``, can't
+    be stored or arrived damaged.
     """
-    kind, size = _read_header(stream)
+    kind, size = read_header(stream)
     if kind is not Kind.FILE:
         raise ProtocolError(f"expected a file block, the peer sent {kind.name}")
-    part = target.with_name(target.name + ".part")
+    transfer_id = read_exactly(stream, TRANSFER_ID_BYTES)
+    part = target.with_name(f".{target.name}.{transfer_id.hex()}{PART_SUFFIX}")
     try:
         if size > max_size:
             raise FileRefused(f"the file has {size} bytes; {max_size} are allowed")
-        with _storing(), part.open("wb") as out:
-            _send(stream, _HEADER.pack(VERSION, Kind.GO, 0))
-            digest, failure = _receive(stream, out, size, progress)
-            if _read_exactly(stream, _DIGEST_BYTES) != digest and failure is None:
-                raise FileRefused("the file was damaged in transit")
-            if failure is not None:
-                raise failure
-            out.flush()
-            os.fsync(out.fileno())
+        with _storing():
+            _forget_others(target, part)
+            with part.open("a+b", buffering=0) as out:
+                digest = _receive(stream, out, size, progress)
+                os.fsync(out.fileno())
             part.replace(target)
     except FileRefused as refusal:
-        _refuse(stream, refusal.message)
-        raise
-    finally:
         part.unlink(missing_ok=True)
-    _send(stream, _HEADER.pack(VERSION, Kind.RECEIPT, 0))
+        payload = refusal.message.encode()[:MAX_LINE_BYTES]
+        send_header(stream, Kind.REFUSAL, len(payload), payload)
+        raise
+    send_header(stream, Kind.RECEIPT, 0)
     return digest.hex()
 
 
-def _receive(
-    stream: Stream, out: BinaryIO, size: int, progress: Callable[[int, int], None] | None
-) -> tuple[bytes, OSError | None]:
-    """Take in ``size`` bytes even when they can't be stored, so that the refusal gets through."""
+def _receive(stream: Stream, out: BinaryIO, size: int, progress: Progress | None) -> bytes:
+    """Take in what is missing of the file, verified; raises FileRefused."""
+    offset = out.seek(0, os.SEEK_END)
+    if offset > size:
+        out.truncate(0)
+        offset = 0
+    if shutil.disk_usage(out.fileno()).free < size - offset:
+        raise FileRefused(f"the receiver has no room for {size - offset} bytes")
     digest = hashlib.sha256()
-    failure: OSError | None = None
-    left = size
-    while left:
-        chunk = _recv(stream, min(CHUNK, left))
+    out.seek(0)
+    while chunk := out.read(CHUNK):
         digest.update(chunk)
-        left -= len(chunk)
-        try:
-            if failure is None:
-                out.write(chunk)
-        except OSError as error:
-            failure = error
+    send_header(stream, Kind.GO, offset)
+    left = size - offset
+    failure: OSError | None = None
+    while left:
+        # Even what can't be stored is taken in, so that the refusal gets through.
+        data = receive(stream, min(CHUNK, left))
+        digest.update(data)
+        left -= len(data)
+        if failure is None:
+            failure = _write(out, data)
         if progress is not None:
             progress(size - left, size)
-    return digest.digest(), failure
+    agrees = read_exactly(stream, _DIGEST_BYTES) == digest.digest()
+    if failure is not None:
+        raise failure
+    if not agrees:
+        raise FileRefused("the file was damaged in transit")
+    return digest.digest()
+
+
+def _write(out: BinaryIO, data: bytes) -> OSError | None:
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[out.write(view) :]
+    except OSError as error:
+        return error
+    return None
 
 
 @contextmanager
 def _storing() -> Iterator[None]:
-    """A failing disk becomes a refusal; stream errors are typed by now and pass."""
+    """A failing disk becomes a refusal; what fails on the stream is typed by now and passes."""
     try:
         yield
     except OSError as error:
         raise FileRefused(f"the receiver can't store the file: {error.strerror}") from error
 
 
-def _expect(stream: Stream, wanted: Kind) -> None:
-    kind, length = _read_header(stream)
-    if kind is Kind.REFUSAL:
-        raise FileRefused(_read_text(stream, length), hint="nothing was changed")
-    if kind is not wanted:
-        raise ProtocolError(f"expected {wanted.name}, the peer sent {kind.name}")
+def _forget_others(target: Path, part: Path) -> None:
+    """Another transfer to the same place has begun: what is left of earlier ones is of no use."""
+    for other in target.parent.glob(f".{glob.escape(target.name)}.*{PART_SUFFIX}"):
+        if other != part:
+            other.unlink(missing_ok=True)
 
 
-def _refuse(stream: Stream, reason: str) -> None:
-    payload = reason.encode()[:MAX_LINE_BYTES]
-    _send(stream, _HEADER.pack(VERSION, Kind.REFUSAL, len(payload)) + payload)
+def _from(source: FileSource, offset: int) -> Iterator[bytes | FileRange]:
+    """The source from an offset on, in pieces; raises SourceChanged when its size is not as
+    promised.
+
+    One byte too many is noticed before it is handed out.
+    """
+    position = 0
+    for segment in source.segments():
+        length = segment.length if isinstance(segment, FileRange) else len(segment)
+        skipped = min(length, max(0, offset - position))
+        position += length
+        if position > source.size:
+            break
+        for start in range(skipped, length, PIECE):
+            count = min(PIECE, length - start)
+            if isinstance(segment, FileRange):
+                yield FileRange(segment.fd, segment.offset + start, count)
+            else:
+                yield segment[start : start + count]
+    if position != source.size:
+        raise SourceChanged
 
 
-def _read_header(stream: Stream) -> tuple[Kind, int]:
-    version, number, length = _HEADER.unpack(_read_exactly(stream, _HEADER.size))
-    if version != VERSION:
-        raise ProtocolError(
-            f"the peer speaks block protocol {version}, this side {VERSION}",
-            hint="use the same release of socketpool on both sides",
-        )
-    try:
-        return Kind(number), length
-    except ValueError:
-        raise ProtocolError(f"the peer sent a block of unknown kind {number}") from None
+def _send_range(stream: Stream, piece: FileRange) -> None:
+    """Straight from the page cache where the transport is a plain socket."""
+    if type(stream) is not socket.socket:
+        for chunk in _read_range(piece):
+            send(stream, memoryview(chunk))
+        return
+    fd, offset, left = piece
+    while left:
+        try:
+            moved = os.sendfile(stream.fileno(), fd, offset, left)
+        except BlockingIOError:
+            _await_room(stream)
+            continue
+        except OSError as error:
+            raise cut(error) from None
+        if not moved:
+            raise SourceChanged
+        offset += moved
+        left -= moved
 
 
-def _read_text(stream: Stream, length: int) -> str:
-    if length > MAX_LINE_BYTES:
-        raise ProtocolError(f"the peer announced a line of {length} bytes")
-    try:
-        return _read_exactly(stream, length).decode()
-    except UnicodeDecodeError:
-        raise ProtocolError("the peer sent a line that is not UTF-8") from None
+def _await_room(stream: socket.socket) -> None:
+    """A socket with a timeout doesn't block in the kernel; wait as its other methods do."""
+    timeout = stream.gettimeout()
+    poll = select.poll()
+    poll.register(stream, select.POLLOUT)
+    if not poll.poll(None if timeout is None else timeout * 1000):
+        raise TimedOut("the peer took nothing within the time allowed")
 
 
-def _read_exactly(stream: Stream, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        data += _recv(stream, size - len(data))
-    return bytes(data)
+def _read_range(piece: FileRange) -> Iterator[bytes]:
+    offset, end = piece.offset, piece.offset + piece.length
+    while offset < end:
+        chunk = os.pread(piece.fd, min(CHUNK, end - offset), offset)
+        if not chunk:
+            raise SourceChanged
+        yield chunk
+        offset += len(chunk)
 
 
-def _recv(stream: Stream, size: int) -> bytes:
-    try:
-        data = stream.recv(size)
-    except TimeoutError:
-        raise TimedOut("the peer sent nothing within the time allowed") from None
-    except OSError as error:
-        raise ConnectionCut(f"the connection was lost: {error.strerror or error}") from None
-    if not data:
-        raise ConnectionCut("the peer closed the connection")
-    return data
+class _Digest:
+    """The SHA-256 of a source, made beside the sending: hashing lets other threads run."""
 
+    def __init__(self, source: FileSource) -> None:
+        self._source = source
+        self._digest = b""
+        self._failure: Exception | None = None
+        self._thread: threading.Thread | None = None
+        if source.size < _ASIDE_FROM:
+            self._make()
+        else:
+            self._thread = threading.Thread(target=self._make, daemon=True, name="digest")
+            self._thread.start()
 
-def _send(stream: Stream, data: bytes) -> None:
-    try:
-        stream.sendall(data)
-    except TimeoutError:
-        raise TimedOut("the peer took nothing within the time allowed") from None
-    except OSError as error:
-        raise ConnectionCut(f"the connection was lost: {error.strerror or error}") from None
+    def result(self) -> bytes:
+        """The digest; raises what reading the source raised."""
+        if self._thread is not None:
+            self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+        return self._digest
+
+    def _make(self) -> None:
+        digest = hashlib.sha256()
+        try:
+            for piece in _from(self._source, 0):
+                if isinstance(piece, FileRange):
+                    for chunk in _read_range(piece):
+                        digest.update(chunk)
+                else:
+                    digest.update(piece)
+        except Exception as error:  # noqa: BLE001 - raised again by result()
+            self._failure = error
+        self._digest = digest.digest()

@@ -24,7 +24,7 @@ from socketpool.rsi.service import ServiceServer, SessionLimits, require_upload
 from socketpool.supervision.launch import die_with_parent, fill
 
 if TYPE_CHECKING:
-    from socketpool.rsi.blocks import Stream
+    from socketpool.rsi.frames import Stream
     from socketpool.rsi.workspace import Workspace
 
 LAST_LINES = 20

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,8 +15,9 @@ from socketpool.rsi.session import send_event
 from socketpool.rsi.workspace import Workspace, WorkspaceLock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
+
+    from socketpool.rsi.frames import Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class ServiceServer(SemaphoreInterface, ABC):
     of any other exception the client learns only the type.
     """
 
-    def __init__(self, stream: blocks.Stream, workspace: Workspace, limits: SessionLimits) -> None:
+    def __init__(self, stream: Stream, workspace: Workspace, limits: SessionLimits) -> None:
         self.stream = stream
         self.workspace = workspace
         self.limits = limits
@@ -81,9 +84,19 @@ class ServiceServer(SemaphoreInterface, ABC):
         """See :func:`socketpool.rsi.blocks.read_line_block`."""
         return blocks.read_line_block(self.stream)
 
-    def send_file_block(self, size: int, chunks: Iterable[bytes]) -> str:
-        """See :func:`socketpool.rsi.blocks.send_file_block`."""
-        return blocks.send_file_block(self.stream, size, chunks)
+    def send_file_block(self, path: Path) -> str:
+        """Send a file; see :func:`socketpool.rsi.blocks.send_file_block`.
+
+        A client that lost its connection gets the rest of the same file when it asks again.
+        """
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            identity = f"{found.st_ino} {found.st_mtime_ns} {found.st_size}".encode()
+            return blocks.send_file_block(
+                self.stream,
+                blocks.OpenFile(file.fileno(), found.st_size),
+                transfer_id=hashlib.sha256(identity).digest()[: blocks.TRANSFER_ID_BYTES],
+            )
 
     def write_file_block(self, target: Path) -> str:
         """See :func:`socketpool.rsi.blocks.write_file_block`."""

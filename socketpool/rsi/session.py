@@ -11,7 +11,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from socketpool.errors import ArchiveError, NotAuthorised, ServiceFailed, SocketpoolError, TimedOut
-from socketpool.rsi.blocks import ProtocolError, Stream, read_line_block, send_line_block
+from socketpool.rsi.blocks import read_line_block, send_line_block
+from socketpool.rsi.frames import ProtocolError, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable

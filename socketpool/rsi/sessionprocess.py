@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from socketpool.errors import ServiceFailed, SocketpoolError, TimedOut
 from socketpool.rsi import workspace as workspaces_of
-from socketpool.rsi.blocks import ConnectionCut
+from socketpool.rsi.frames import ConnectionCut
 from socketpool.rsi.session import read_greeting, send_error, send_event
 
 if TYPE_CHECKING:

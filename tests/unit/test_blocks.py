@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import resource
 import socket
 import struct
 import threading
@@ -14,20 +15,21 @@ from hypothesis import strategies as st
 
 from socketpool.errors import SocketpoolError, TimedOut
 from socketpool.rsi.blocks import (
-    MAX_LINE_BYTES,
-    VERSION,
-    ConnectionCut,
+    TRANSFER,
     FileRefused,
-    Kind,
-    ProtocolError,
+    FileTransfer,
+    OpenFile,
+    SourceChanged,
+    TransferState,
     read_line_block,
     send_file_block,
     send_line_block,
     write_file_block,
 )
+from socketpool.rsi.frames import MAX_LINE_BYTES, VERSION, ConnectionCut, Kind, ProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 HEADER = struct.Struct(">BBQ")
@@ -39,7 +41,7 @@ def header(kind: int, length: int, version: int = VERSION) -> bytes:
 
 
 def file_bytes(data: bytes) -> bytes:
-    return header(Kind.FILE, len(data)) + data + hashlib.sha256(data).digest()
+    return header(Kind.FILE, len(data)) + bytes(16) + data + hashlib.sha256(data).digest()
 
 
 @pytest.fixture
@@ -78,6 +80,17 @@ class Aside(threading.Thread):
 
 def chunked(data: bytes, size: int = 100_000) -> Iterator[bytes]:
     return (data[i : i + size] for i in range(0, len(data), size))
+
+
+class Given:
+    """A source of these chunks, whatever their sum; they can be had again and again."""
+
+    def __init__(self, size: int, chunks: Iterable[bytes]) -> None:
+        self.size = size
+        self._chunks = list(chunks)
+
+    def segments(self) -> Iterator[bytes]:
+        return iter(self._chunks)
 
 
 def everything(stream: socket.socket) -> bytes:
@@ -200,7 +213,9 @@ def test_a_file_arrives_and_both_sides_know_its_digest(
     seen: list[tuple[int, int]] = []
     receiver = Aside(write_file_block, theirs, tmp_path / "f", max_size=len(data))
     digest = send_file_block(
-        ours, len(data), chunked(data), progress=lambda done, total: seen.append((done, total))
+        ours,
+        Given(len(data), chunked(data)),
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert digest == receiver.result() == hashlib.sha256(data).hexdigest()
     assert (tmp_path / "f").read_bytes() == data
@@ -212,7 +227,7 @@ def test_a_file_arrives_and_both_sides_know_its_digest(
 def test_a_stream_of_single_bytes_is_as_good(pair: Any, tmp_path: Path) -> None:
     ours, theirs = map(OneByteAtATime, pair)
     receiver = Aside(write_file_block, theirs, tmp_path / "f", max_size=3000)
-    send_file_block(ours, 3000, [DATA[:3000]])
+    send_file_block(ours, Given(3000, [DATA[:3000]]))
     receiver.result()
     assert (tmp_path / "f").read_bytes() == DATA[:3000]
 
@@ -220,7 +235,7 @@ def test_a_stream_of_single_bytes_is_as_good(pair: Any, tmp_path: Path) -> None:
 def test_blocks_after_a_file_are_read_as_usual(pair: Any, tmp_path: Path) -> None:
     ours, theirs = pair
     receiver = Aside(write_file_block, theirs, tmp_path / "f", max_size=10)
-    send_file_block(ours, 3, [b"abc"])
+    send_file_block(ours, Given(3, [b"abc"]))
     receiver.result()
     send_line_block(ours, "next")
     assert read_line_block(theirs) == "next"
@@ -231,13 +246,16 @@ def test_a_file_too_large_is_refused_before_its_bytes_travel(pair: Any, tmp_path
     (tmp_path / "f").write_bytes(b"old")
     touched: list[bytes] = []
 
-    def chunks() -> Iterator[bytes]:
-        touched.append(b"x")
-        yield b"x" * 11
+    class Touched:
+        size = 11
+
+        def segments(self) -> Iterator[bytes]:
+            touched.append(b"x")
+            yield b"x" * 11
 
     receiver = Aside(write_file_block, theirs, tmp_path / "f", max_size=10)
     with pytest.raises(FileRefused, match="11 bytes; 10 are allowed") as caught:
-        send_file_block(ours, 11, chunks())
+        send_file_block(ours, Touched())
     assert caught.value.exit_code == 6
     with pytest.raises(FileRefused, match="11 bytes; 10 are allowed"):
         receiver.result()
@@ -248,8 +266,8 @@ def test_a_file_too_large_is_refused_before_its_bytes_travel(pair: Any, tmp_path
 def test_the_sender_waits_for_the_receipt(pair: Any, tmp_path: Path) -> None:
     """`send_file_block` returns only when the peer says that the file is in its place."""
     ours, theirs = pair
-    sender = Aside(send_file_block, ours, 3, [b"abc"])
-    assert theirs.recv(10) == header(Kind.FILE, 3)
+    sender = Aside(send_file_block, ours, Given(3, [b"abc"]))
+    assert theirs.recv(26) == header(Kind.FILE, 3) + bytes(16)
     theirs.sendall(header(Kind.GO, 0))
     expected = b"abc" + hashlib.sha256(b"abc").digest()
     assert b"".join(theirs.recv(1) for _ in expected) == expected
@@ -269,7 +287,7 @@ def test_a_damaged_file_is_refused_and_the_old_one_stays(
     payload = bytearray(DATA[:1000] + hashlib.sha256(DATA[:1000]).digest())
     payload[at] ^= 1
     receiver = Aside(write_file_block, theirs, tmp_path / "f", max_size=1 << 20)
-    ours.sendall(header(Kind.FILE, 1000) + payload)
+    ours.sendall(header(Kind.FILE, 1000) + bytes(16) + payload)
     with pytest.raises(FileRefused, match="damaged in transit"):
         receiver.result()
     assert ours.recv(10) == header(Kind.GO, 0)
@@ -289,7 +307,11 @@ def test_a_file_cut_at_any_byte_leaves_the_old_one(tmp_path: Path) -> None:
             ours.shutdown(socket.SHUT_WR)
             with ours, pytest.raises(ConnectionCut):
                 write_file_block(theirs, tmp_path / "f", max_size=1 << 20)
-        assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"f": b"old"}, length
+        assert (tmp_path / "f").read_bytes() == b"old", length
+        for part in tmp_path.glob(".f.*.part"):
+            assert b"the new content".startswith(part.read_bytes())
+            part.unlink()
+        assert [p.name for p in tmp_path.iterdir()] == ["f"]
 
 
 def test_a_receiver_that_goes_at_any_byte_is_noticed(tmp_path: Path) -> None:
@@ -300,52 +322,70 @@ def test_a_receiver_that_goes_at_any_byte_is_noticed(tmp_path: Path) -> None:
             theirs.sendall(answers[:length])
             theirs.shutdown(socket.SHUT_WR)
             with pytest.raises(ConnectionCut):
-                send_file_block(ours, 3, [b"abc"])
+                send_file_block(ours, Given(3, [b"abc"]))
 
 
 @pytest.mark.parametrize("kind", [Kind.LINE, Kind.FILE, Kind.RECEIPT])
 def test_another_answer_than_go_is_a_violation(pair: Any, kind: Kind) -> None:
     ours, theirs = pair
     theirs.sendall(header(kind, 0))
-    with pytest.raises(ProtocolError, match=f"expected GO.*{kind.name}"):
-        send_file_block(ours, 3, [b"abc"])
+    with pytest.raises(ProtocolError, match=f"{kind.name} for a file that is announced"):
+        send_file_block(ours, Given(3, [b"abc"]))
 
 
 def test_a_refusal_of_endless_length_is_not_read(pair: Any) -> None:
     ours, theirs = pair
     theirs.sendall(header(Kind.REFUSAL, 1 << 50))
     with pytest.raises(ProtocolError, match="announced"):
-        send_file_block(ours, 3, [b"abc"])
+        send_file_block(ours, Given(3, [b"abc"]))
 
 
 @pytest.mark.parametrize("chunks", [[b"ab"], [b"abcd"], [], [b"abc", b"d"]])
 def test_chunks_that_don_t_add_up_are_no_file(pair: Any, chunks: list[bytes]) -> None:
     ours, theirs = pair
     theirs.sendall(header(Kind.GO, 0) + header(Kind.RECEIPT, 0))
-    with pytest.raises(ValueError, match="of 3 bytes was given"):
-        send_file_block(ours, 3, chunks)
+    with pytest.raises(SourceChanged):
+        send_file_block(ours, Given(3, chunks))
     ours.shutdown(socket.SHUT_WR)
-    assert len(everything(theirs)) <= 10 + 3, "never more than was announced"
+    assert len(everything(theirs)) <= 10 + 16 + 3, "never more than was announced"
 
 
-def test_a_disk_that_is_full_refuses_and_the_reason_gets_through(pair: Any, tmp_path: Path) -> None:
-    """/dev/full takes part in place of the disk: the bytes go to it through a link."""
+def test_a_file_that_can_not_be_stored_is_refused_and_the_reason_gets_through(
+    pair: Any, tmp_path: Path
+) -> None:
+    """A limit on the size of files stands for the full disk: the write fails in the middle."""
     ours, theirs = pair
     (tmp_path / "f").write_bytes(b"old")
-    (tmp_path / "f.part").symlink_to("/dev/full")
-    receiver = Aside(write_file_block, theirs, tmp_path / "f", max_size=1 << 30)
-    with pytest.raises(FileRefused, match="can't store the file: No space left"):
-        send_file_block(ours, len(DATA), chunked(DATA))
-    with pytest.raises(FileRefused, match="No space left"):
-        receiver.result()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(DATA) // 2, limits[1]))
+    try:
+        receiver = Aside(write_file_block, theirs, tmp_path / "f", max_size=1 << 30)
+        with pytest.raises(FileRefused, match="can't store the file: File too large"):
+            send_file_block(ours, Given(len(DATA), chunked(DATA)))
+        with pytest.raises(FileRefused, match="File too large"):
+            receiver.result()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"f": b"old"}
+
+
+def test_a_file_for_which_there_is_no_room_is_refused_before_its_bytes_travel(
+    pair: Any, tmp_path: Path
+) -> None:
+    ours, theirs = pair
+    receiver = Aside(write_file_block, theirs, tmp_path / "f", max_size=1 << 62)
+    with pytest.raises(FileRefused, match="no room"):
+        send_file_block(ours, Given(1 << 60, []))
+    with pytest.raises(FileRefused):
+        receiver.result()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_not_there_refuses(pair: Any, tmp_path: Path) -> None:
     ours, theirs = pair
     receiver = Aside(write_file_block, theirs, tmp_path / "no" / "f", max_size=10)
     with pytest.raises(FileRefused, match="No such file"):
-        send_file_block(ours, 3, [b"abc"])
+        send_file_block(ours, Given(3, [b"abc"]))
     with pytest.raises(FileRefused):
         receiver.result()
 
@@ -364,7 +404,7 @@ def test_a_peer_that_takes_nothing_is_not_waited_for_longer_than_allowed(pair: A
     ours.settimeout(0.1)
     theirs.sendall(header(Kind.GO, 0))
     with pytest.raises(TimedOut):
-        send_file_block(ours, 1 << 30, iter(lambda: b"x" * (1 << 20), b""))
+        send_file_block(ours, Given(1 << 23, [b"x" * (1 << 20)] * 8))
 
 
 def test_a_reset_connection_is_a_cut() -> None:
@@ -381,3 +421,116 @@ def test_every_failure_is_one_the_commands_know() -> None:
     assert all(
         issubclass(cls, SocketpoolError) for cls in (ProtocolError, ConnectionCut, FileRefused)
     )
+
+
+# -- resuming ----------------------------------------------------------------------------------
+
+
+class CutAfter:
+    """A stream that loses its connection after so many bytes of sending."""
+
+    def __init__(self, stream: socket.socket, count: int) -> None:
+        self._stream = stream
+        self._left = count
+
+    def sendall(self, data: bytes | memoryview) -> None:
+        part = bytes(data[: self._left])
+        self._stream.sendall(part)
+        self._left -= len(part)
+        if len(part) < len(data):
+            self._stream.shutdown(socket.SHUT_WR)
+            raise ConnectionResetError(104, "Connection reset by peer")
+
+    def recv(self, size: int) -> bytes:
+        return self._stream.recv(size)
+
+
+def sent_over(transfer: FileTransfer, target: Path, cut_after: int) -> str | None:
+    """One connection of a transfer; the digest, or None when it was cut."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(10)
+        theirs.settimeout(10)
+        receiver = Aside(write_file_block, theirs, target, max_size=1 << 40)
+        try:
+            digest = transfer.run(CutAfter(ours, cut_after))
+        except ConnectionCut:
+            with pytest.raises(ConnectionCut):
+                receiver.result()
+            return None
+        assert receiver.result() == digest
+        return digest
+
+
+@given(st.lists(st.integers(0, 40_000), max_size=12))
+def test_a_transfer_cut_anywhere_and_any_number_of_times_ends_with_the_right_file(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int]
+) -> None:
+    data = DATA[:100_000]
+    folder = tmp_path_factory.mktemp("resume")
+    transfer = FileTransfer(Given(len(data), chunked(data, 7_000)), b"i" * 16)
+    confirmed = 0
+    for cut in cuts:
+        if sent_over(transfer, folder / "f", cut) is not None:
+            break
+        assert transfer.state is TransferState.INTERRUPTED
+        assert transfer.confirmed >= confirmed
+        confirmed = transfer.confirmed
+    else:
+        sent_over(transfer, folder / "f", 1 << 30)
+    assert transfer.state is TransferState.STORED
+    assert (folder / "f").read_bytes() == data
+    assert [p.name for p in folder.iterdir()] == ["f"]
+    assert transfer.sent <= len(data) + len(cuts) * 7_000, "only what was in flight is sent twice"
+
+
+def test_a_partial_file_of_another_transfer_is_never_continued(tmp_path: Path) -> None:
+    first = FileTransfer(Given(1000, [b"a" * 1000]), b"1" * 16)
+    assert sent_over(first, tmp_path / "f", 500) is None
+    second = FileTransfer(Given(1000, [b"b" * 1000]), b"2" * 16)
+    sent_over(second, tmp_path / "f", 1 << 20)
+    assert (tmp_path / "f").read_bytes() == b"b" * 1000
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_partial_file_that_was_damaged_is_found_out_and_thrown_away(tmp_path: Path) -> None:
+    transfer = FileTransfer(Given(1000, [b"a" * 100] * 10), b"1" * 16)
+    assert sent_over(transfer, tmp_path / "f", 500) is None
+    (part,) = tmp_path.glob(".f.*.part")
+    part.write_bytes(b"x" + part.read_bytes()[1:])
+    with pytest.raises(FileRefused, match="damaged"):
+        sent_over(transfer, tmp_path / "f", 1 << 20)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["sendfile", "copied"])
+def test_an_open_file_goes_out_the_same_whatever_the_transport(
+    pair: Any, tmp_path: Path, plain: bool
+) -> None:
+    (tmp_path / "source").write_bytes(DATA * 5)
+    ours, theirs = pair
+    receiver = Aside(write_file_block, theirs, tmp_path / "f", max_size=1 << 30)
+    with (tmp_path / "source").open("rb") as file:
+        source = OpenFile(file.fileno(), len(DATA) * 5)
+        send_file_block(ours if plain else CutAfter(ours, 1 << 40), source)
+    receiver.result()
+    assert (tmp_path / "f").read_bytes() == DATA * 5
+
+
+def test_a_source_that_shrinks_while_it_is_sent_is_not_taken_for_the_file(
+    pair: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "source").write_bytes(b"short")
+    ours, theirs = pair
+    theirs.sendall(header(Kind.GO, 0))
+    with (
+        (tmp_path / "source").open("rb") as file,
+        pytest.raises(SourceChanged, match="changed while"),
+    ):
+        send_file_block(ours, OpenFile(file.fileno(), 1000))
+
+
+def test_every_step_of_a_transfer_is_in_its_table() -> None:
+    ends = {TransferState.STORED, TransferState.REFUSED}
+    assert {state for state, _ in TRANSFER.table} == set(TransferState) - ends
+    assert set(TRANSFER.table.values()) == set(TransferState)

@@ -1,0 +1,53 @@
+"""One step of a run over as many connections as it takes.
+
+A connection that is cut is opened again, with a pause that grows while nothing gets through, for
+as long as the lease lives; what was already transferred is not sent again.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from socketpool.errors import PoolUnreachable
+from socketpool.rsi.frames import ConnectionCut
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from socketpool.client.portions import Portion
+
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 5.0
+PATIENCE = 60.0
+"""Seconds without any progress after which the step is given up."""
+
+
+def run_step(
+    portion: Portion, *, check_lease: Callable[[], object], note: Callable[[str], None]
+) -> None:
+    """Connect and transfer until it is done.
+
+    ``check_lease`` raises when the lease has ended; ``note`` is told of each new attempt.  Raises
+    what the service says, and the last cut when nothing has got through for a minute.
+    """
+    pause, confirmed = FIRST_PAUSE, 0
+    last_progress = time.monotonic()
+    while True:
+        try:
+            with closing(portion):
+                portion.connect()
+                portion.transfer()
+            return
+        except (ConnectionCut, PoolUnreachable) as error:
+            check_lease()
+            now = time.monotonic()
+            if portion.confirmed > confirmed:
+                confirmed, pause, last_progress = portion.confirmed, FIRST_PAUSE, now
+            if now - last_progress > PATIENCE:
+                raise
+            note(f"{error.message}; trying again")
+        time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads clients, hides nothing
+        pause = min(pause * 2, LONGEST_PAUSE)

@@ -1,0 +1,114 @@
+"""Frames on a stream: the header that every block begins with, and bounded reads and writes.
+
+A header is ten bytes, big-endian: protocol version, kind, length.  Every wait is bounded by the
+stream's own timeout, which whoever opened the stream sets with ``settimeout``.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import Protocol
+
+from socketpool.errors import SocketpoolError, TimedOut
+
+VERSION = 1
+MAX_LINE_BYTES = 64 << 10
+
+_HEADER = struct.Struct(">BBQ")
+
+
+class Kind(enum.IntEnum):
+    """What a block holds."""
+
+    LINE = 1
+    FILE = 2
+    GO = 3  # no payload; the length says from which byte on the file is wanted
+    RECEIPT = 4  # no payload: the file arrived whole and is in place
+    REFUSAL = 5  # a line saying why the file is not taken
+
+
+class Stream(Protocol):
+    """What blocks travel on: a socket, a TLS socket, or anything that behaves like one."""
+
+    def sendall(self, data: bytes | memoryview, /) -> object: ...
+    def recv(self, size: int, /) -> bytes: ...
+
+
+class ProtocolError(SocketpoolError):
+    """The peer sent what the protocol doesn't allow."""
+
+    exit_code = 7
+    code = "protocol"
+
+
+class ConnectionCut(SocketpoolError):
+    """The connection ended in the middle of a session."""
+
+    exit_code = 7
+    code = "connection-cut"
+
+
+def send_header(stream: Stream, kind: Kind, length: int, payload: bytes = b"") -> None:
+    """Send a header and what follows it at once; raises ConnectionCut or TimedOut."""
+    send(stream, _HEADER.pack(VERSION, kind, length) + payload)
+
+
+def read_header(stream: Stream) -> tuple[Kind, int]:
+    """The next block's kind and length; raises ProtocolError, ConnectionCut or TimedOut."""
+    version, number, length = _HEADER.unpack(read_exactly(stream, _HEADER.size))
+    if version != VERSION:
+        raise ProtocolError(
+            f"the peer speaks block protocol {version}, this side {VERSION}",
+            hint="use the same release of socketpool on both sides",
+        )
+    try:
+        return Kind(number), length
+    except ValueError:
+        raise ProtocolError(f"the peer sent a block of unknown kind {number}") from None
+
+
+def read_text(stream: Stream, length: int) -> str:
+    """The text of a LINE or a REFUSAL."""
+    if length > MAX_LINE_BYTES:
+        raise ProtocolError(f"the peer announced a line of {length} bytes")
+    try:
+        return read_exactly(stream, length).decode()
+    except UnicodeDecodeError:
+        raise ProtocolError("the peer sent a line that is not UTF-8") from None
+
+
+def read_exactly(stream: Stream, size: int) -> bytes:
+    """So many bytes; raises ConnectionCut or TimedOut."""
+    data = bytearray()
+    while len(data) < size:
+        data += receive(stream, size - len(data))
+    return bytes(data)
+
+
+def receive(stream: Stream, size: int) -> bytes:
+    """At least one byte, at most ``size``; raises ConnectionCut or TimedOut."""
+    try:
+        data = stream.recv(size)
+    except TimeoutError:
+        raise TimedOut("the peer sent nothing within the time allowed") from None
+    except OSError as error:
+        raise cut(error) from None
+    if not data:
+        raise ConnectionCut("the peer closed the connection")
+    return data
+
+
+def send(stream: Stream, data: bytes | memoryview) -> None:
+    """All of the data; raises ConnectionCut or TimedOut."""
+    try:
+        stream.sendall(data)
+    except TimeoutError:
+        raise TimedOut("the peer took nothing within the time allowed") from None
+    except OSError as error:
+        raise cut(error) from None
+
+
+def cut(error: OSError) -> ConnectionCut:
+    """What a failed system call on a stream means."""
+    return ConnectionCut(f"the connection was lost: {error.strerror or error}")

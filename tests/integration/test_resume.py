@@ -1,0 +1,143 @@
+"""Connections that are cut in the middle: the step goes on where the other side has got to."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pools import PoolMaker
+
+from socketpool.client.dial import dial_tcp
+from socketpool.client.reporter import Reporter
+from socketpool.client.roundtrip import RoundTrip, Wishes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pools import RunningPool
+
+SHIPPED = Path(__file__).parents[2] / "services"
+SIZE = 64 << 20
+CUTS = 50
+
+
+class CuttingRelay:
+    """A relay that resets connections after random numbers of bytes, ``cuts`` times in all."""
+
+    def __init__(self, cuts: int, *, towards_service: bool) -> None:
+        self.cuts = cuts
+        self.relayed = 0
+        """Bytes passed on in the direction of interest."""
+        self._towards_service = towards_service
+        self._random = random.Random(4)
+        self._lock = threading.Lock()
+
+    def dial(self, host: str, port: int) -> socket.socket:
+        """A connection to there that may be cut."""
+        far = dial_tcp(host, port)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            near = socket.create_connection(listener.getsockname())
+            middle, _ = listener.accept()
+        threading.Thread(target=self._relay, args=(middle, far), daemon=True).start()
+        return near
+
+    def _relay(self, middle: socket.socket, far: socket.socket) -> None:
+        with self._lock:
+            budget = [self._random.randint(1, SIZE // CUTS) if self.cuts > 0 else 1 << 40]
+        towards, back = self._towards_service, not self._towards_service
+        pumps = [
+            threading.Thread(target=self._pump, args=(middle, far, budget, towards)),
+            threading.Thread(target=self._pump, args=(far, middle, budget, back)),
+        ]
+        with middle, far:
+            for pump in pumps:
+                pump.start()
+            for pump in pumps:
+                pump.join()
+
+    def _pump(
+        self, source: socket.socket, target: socket.socket, budget: list[int], counted: bool
+    ) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+                if counted:
+                    self.relayed += len(data)
+                    budget[0] -= len(data)
+                    if budget[0] <= 0:
+                        with self._lock:
+                            self.cuts -= 1
+                        break
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[RunningPool]:
+    touch = (
+        "from socketpool.rsi import VendorServer\n\n"
+        "class Vendor(VendorServer):\n"
+        "    def transfer(self):\n"
+        "        for path in self.members.values():\n"
+        "            with path.open('r+b') as file:\n"
+        "                file.write(b'processed')\n"
+    )
+    services: dict[str, dict[str, Any]] = {
+        name: {
+            "description": name,
+            "sdk": {"file": f"{name}.py", "class": name.capitalize()},
+            "client": name,
+            "code": (SHIPPED / name / f"{name}.py").read_text(),
+        }
+        for name in ("upload", "download")
+    }
+    services["vendor"] = services["upload"] | {
+        "sdk": {"file": "vendor.py", "class": "Vendor"},
+        "client": "vendor",
+        "code": touch,
+    }
+    with PoolMaker() as maker:
+        yield maker.start(services)
+
+
+@pytest.mark.parametrize("direction", ["upload", "download"])
+def test_fifty_cuts_cost_a_few_percent_and_no_byte_of_the_result(
+    pool: RunningPool, tmp_path: Path, direction: str
+) -> None:
+    content = os.urandom(SIZE)
+    archive = tmp_path / "big.zip"
+    with zipfile.ZipFile(archive, "w") as out:
+        out.writestr("data.json", content)
+        out.writestr("kept.png", b"stays at home")
+    relay = CuttingRelay(CUTS, towards_service=direction == "upload")
+    notes: list[str] = []
+
+    class Notes(Reporter):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    summary = RoundTrip(
+        pool.client(),
+        archive,
+        ["upload", "vendor", "download"],
+        Wishes(),
+        reporter=Notes(),
+        dial=relay.dial,
+    ).run()
+
+    assert summary.changed == 1
+    assert relay.cuts == 0
+    assert len(notes) >= CUTS
+    with zipfile.ZipFile(archive) as file:
+        assert file.read("data.json") == b"processed" + content[9:]
+        assert file.read("kept.png") == b"stays at home"
+    assert relay.relayed <= SIZE * 1.1
+    assert pool.request("GET", "/v1/leases").body == []
