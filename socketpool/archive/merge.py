@@ -107,8 +107,8 @@ class _Wishes(NamedTuple):
 def _sort(old: Archive, new: Archive, manifest: Manifest) -> _Sorted:
     """Check what every returned member claims, and find those whose content is new."""
     total = 0
-    rows, ordinals, incoming = array("L"), array("L"), array("L")
-    sizes, crcs, unchanged = array("Q"), array("L"), array("L")
+    rows, ordinals, incoming = array("I"), array("I"), array("I")
+    sizes, crcs, unchanged = array("Q"), array("I"), array("I")
     matcher = Matcher(manifest)
     for member in new:
         row = matcher.row(member.name, member.size)
@@ -128,11 +128,11 @@ def _sort(old: Archive, new: Archive, manifest: Manifest) -> _Sorted:
         sizes.append(member.size)
         crcs.append(member.crc)
     check_total(total, new.limits)
-    places = [old.offsets[ordinal] for ordinal in ordinals]
+    places = array("Q", map(old.offsets.__getitem__, ordinals))
     if any(map(gt, places, islice(places, 1, None))):
         order = sorted(range(len(places)), key=places.__getitem__)
         rows, ordinals, incoming, sizes, crcs = (
-            array("Q", map(column.__getitem__, order))
+            array(column.typecode, map(column.__getitem__, order))
             for column in (rows, ordinals, incoming, sizes, crcs)
         )
     return _Sorted(rows, ordinals, incoming, sizes, crcs, unchanged)
@@ -157,6 +157,7 @@ def _write(old: Archive, new: Archive, todo: _Sorted, changes: Changes, wishes: 
                 out.write(piece)
             out.write(new_ending(old, directory, out.position - directory))
             out.flush()
+            old.forget_directory()
             on_digest = changes.add_digest if wishes.digests else None
             read_back(out.fd, checksum, old, new, done, on_digest=on_digest)
             _check_still_there(old, wishes.place)

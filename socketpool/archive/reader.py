@@ -199,6 +199,10 @@ class Archive:
         length = self.directory[at + 28] | self.directory[at + 29] << 8
         return self.directory[at + 46 : at + 46 + length]
 
+    def forget_directory(self) -> None:
+        """Free the directory's bytes; only :meth:`read` and the columns remain of use."""
+        self.directory = b""
+
     def checksum(self) -> int:
         """Of the central directory: changes with any member's name, content or attributes."""
         return zlib.crc32(self.directory)
@@ -285,8 +289,8 @@ class Archive:
     def in_file_order(self, indices: array[int]) -> array[int]:
         """The indices sorted by where their members lie in the file."""
         if self._in_order:
-            return array("L", sorted(indices))
-        return array("L", sorted(indices, key=self.offsets.__getitem__))
+            return array("I", sorted(indices))
+        return array("I", sorted(indices, key=self.offsets.__getitem__))
 
     def _parse(self) -> array[int]:
         """Fill in starts and offsets; the least end of each member, as the directory tells it."""
