@@ -77,7 +77,8 @@ def merge(
         raise BadManifest("The manifest is that of a directory, not of a zip.")
     wishes = _Wishes(place, target, backup, digests)
     with Archive.open(place) as old, Archive.open(returned, limits) as new:
-        lock(old)
+        if target == place:
+            lock(old)
         check_identity(old, manifest.identity)
         todo = _sort(old, new, manifest)
         changes = Changes(todo.rows, manifest, todo.sizes, todo.crcs)
