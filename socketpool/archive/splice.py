@@ -17,7 +17,8 @@ from socketpool.archive.names import show
 
 if TYPE_CHECKING:
     from socketpool.archive.commit import Replacement
-    from socketpool.archive.reader import Archive, Local, Member
+    from socketpool.archive.member import Local, Member
+    from socketpool.archive.reader import Archive
 
 _NARROW = Struct("<3L")
 _WIDE = Struct("<L2Q")
