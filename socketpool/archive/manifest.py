@@ -89,6 +89,10 @@ class Manifest:
         """The raw name of the member sent as number ``at``."""
         return bytes(self._names[self._ends[at] : self._ends[at + 1]])
 
+    def facts(self, at: int) -> tuple[int, int, int]:
+        """Ordinal, CRC and size of the member sent as number ``at``."""
+        return self._ordinals[at], self._crcs[at], self._sizes[at]
+
     def positions(self) -> dict[bytes, int]:
         """Where each name stands; made when asked for, because it is large."""
         return {self.name(at): at for at in range(len(self))}

@@ -115,16 +115,16 @@ def _sort(old: Archive, new: Archive, manifest: Manifest) -> _Sorted:
         row = matcher.row(member.name, member.size)
         if row is None:
             continue
-        sent = manifest[row]
-        if member.crc == sent.crc and member.size == sent.size:
+        ordinal, crc, size = manifest.facts(row)
+        if member.crc == crc and member.size == size:
             unchanged.append(row)  # its data isn't even looked at
             continue
         check_claims(member, new.limits)
         total += member.size
-        if sent.ordinal >= len(old) or old.name(sent.ordinal) != member.name:
+        if ordinal >= len(old) or old.name(ordinal) != member.name:
             raise BadManifest("The manifest doesn't fit the archive it names.")
         rows.append(row)
-        ordinals.append(sent.ordinal)
+        ordinals.append(ordinal)
         incoming.append(member.ordinal)
         sizes.append(member.size)
         crcs.append(member.crc)
