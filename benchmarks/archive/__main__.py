@@ -74,7 +74,7 @@ def _contenders() -> dict[str, Callable[[Workload, Path], Command]]:
             load.files.parent / "names", load.files.parent / "all-names",
         ]  # fmt: skip
 
-    all_of_them = {
+    all_of_them: dict[str, Callable[[Workload, Path], Command]] = {
         "python start": lambda _load, _out: [sys.executable, "-c", "pass"],
         "cp": shell('cp "$1" "$3"'),
         "merge": ours("merge"),
@@ -146,7 +146,7 @@ def _run(command: Command) -> Run:
     wall = time.perf_counter() - start
     if process.returncode:
         raise SystemExit(f"{command} failed with {process.returncode}")
-    told = json.loads(output) if output.startswith(b"{") else {"steps": {}, "peak_kib": 0}
+    told: Row = json.loads(output) if output.startswith(b"{") else {"steps": {}, "peak_kib": 0}
     return Run(usage.ru_utime + usage.ru_stime, wall, told["peak_kib"], told["steps"])
 
 

@@ -16,7 +16,8 @@ from socketpool.archive.splice import merged_flags, merged_version
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from socketpool.archive.reader import Archive, Member
+    from socketpool.archive.member import Member
+    from socketpool.archive.reader import Archive
     from socketpool.archive.splice import Splice
 
 _NEEDED_FLAGS_METHOD = Struct("<3H")

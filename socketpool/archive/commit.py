@@ -203,9 +203,16 @@ class Replacement:
                 self._keep_old(name + os.fsencode(backup))
             os.rename(self._temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             self._pending = False
-            os.fsync(folder)
         except OSError as error:
             raise failed(error, name) from error
+        try:
+            os.fsync(folder)
+        except OSError as error:
+            raise CommitFailed(
+                f"The new {show(name)} is in place, but its folder can't be synced:"
+                f" {error.strerror}.",
+                hint="Check the disk; a power failure now could bring the old one back.",
+            ) from error
 
     def _keep_old(self, backup: bytes) -> None:
         """Link the old file to its second name; a link is whole or absent, a copy may be torn."""

@@ -116,7 +116,7 @@ class ImplodedDirectory:
     def digests(self) -> Iterator[SentMember]:
         """SHA-256 of what leaves, for the receipt."""
         with Archive(os.dup(self._packed)) as archive:
-            yield from digest_members(archive, array("L", range(len(archive))))
+            yield from digest_members(archive, array("I", range(len(archive))))
 
 
 class _Change(NamedTuple):
@@ -148,10 +148,10 @@ def merge_directory(
         todo, unchanged = _sort(folder.fd, new, manifest)
         arrived = [new.member(change.incoming) for change in todo]
         changes = Changes(
-            array("L", (change.row for change in todo)),
+            array("I", (change.row for change in todo)),
             manifest,
             array("Q", (member.size for member in arrived)),
-            array("L", (member.crc for member in arrived)),
+            array("I", (member.crc for member in arrived)),
         )
         swept: set[bytes] = set()
         for change in todo:
@@ -201,7 +201,7 @@ class DirectoryLock:
 def _sort(root: int, new: Archive, manifest: Manifest) -> tuple[list[_Change], array[int]]:
     """Check everything that came back, content included, and find what is new."""
     todo: list[_Change] = []
-    unchanged = array("L")
+    unchanged = array("I")
     matcher = Matcher(manifest)
     total = 0
     for member in new:

@@ -78,7 +78,8 @@ def _choose(fd: int, size: int, candidates: list[Ending], limits: Limits) -> End
     if len(candidates) == 1:
         return candidates[0]
     exact = [each for each in candidates if each.comment_end == size]
-    chosen = next((each for each in exact + candidates if _is_whole(fd, each, limits)), None)
+    likely = (exact + candidates)[:_MOST_RIVALS]  # a thousand of them would be an attack
+    chosen = next((each for each in likely if _is_whole(fd, each, limits)), None)
     if chosen is None:
         raise NotAnArchive(
             "The file is not a zip archive: it has no end record that fits.", hint=_REPAIR

@@ -20,11 +20,13 @@ from socketpool.archive.errors import (
 from socketpool.archive.inflate import check_claims, check_total, chunks
 from socketpool.archive.limits import SERVER_LIMITS, Limits
 from socketpool.archive.names import is_unsafe, show
-from socketpool.archive.reader import Archive, Member
+from socketpool.archive.reader import Archive
 
 if TYPE_CHECKING:
     import os
     from typing import BinaryIO
+
+    from socketpool.archive.member import Member
 
 _HINT = "Send what socketpool made, unchanged."
 

@@ -21,7 +21,7 @@ from socketpool.archive.names import show
 
 if TYPE_CHECKING:
     from socketpool.archive.limits import Limits
-    from socketpool.archive.reader import Member
+    from socketpool.archive.member import Member
 
 Read = Callable[[int, int], bytes]
 """Exactly so many bytes from an offset."""

@@ -11,7 +11,7 @@ import os
 from array import array
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from socketpool.archive.errors import ArchiveChanged, BadManifest
+from socketpool.archive.errors import ArchiveChanged, BadManifest, CommitFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -56,8 +56,8 @@ class Manifest:
         self.identity = identity
         self._names = bytearray()
         self._ends = array("Q", (0,))
-        self._ordinals = array("L")
-        self._crcs = array("L")
+        self._ordinals = array("I")
+        self._crcs = array("I")
         self._sizes = array("Q")
 
     def add(self, ordinal: int, name: bytes, crc: int, size: int) -> None:
@@ -88,6 +88,10 @@ class Manifest:
     def name(self, at: int) -> bytes:
         """The raw name of the member sent as number ``at``."""
         return bytes(self._names[self._ends[at] : self._ends[at + 1]])
+
+    def facts(self, at: int) -> tuple[int, int, int]:
+        """Ordinal, CRC and size of the member sent as number ``at``."""
+        return self._ordinals[at], self._crcs[at], self._sizes[at]
 
     def positions(self) -> dict[bytes, int]:
         """Where each name stands; made when asked for, because it is large."""
@@ -140,9 +144,15 @@ class Manifest:
         return manifest
 
     def write(self, path: Path) -> None:
-        """Write the manifest to ``path``."""
-        with path.open("w", encoding="ascii") as stream:
-            stream.writelines(self.lines())
+        """Write the manifest to ``path``; raises :class:`CommitFailed`."""
+        try:
+            with path.open("w", encoding="ascii") as stream:
+                stream.writelines(self.lines())
+        except OSError as error:
+            raise CommitFailed(
+                f"The manifest {path} can't be written: {error.strerror}.",
+                hint="Choose another place with --manifest.",
+            ) from error
 
     @classmethod
     def read(cls, path: Path) -> Manifest:

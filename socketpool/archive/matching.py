@@ -50,8 +50,10 @@ class Matcher:
 
     def _find(self, name: bytes) -> int | None:
         if self._table is None:
-            name_at = self._manifest.name
-            for row in range(self._next, len(self._manifest)):
+            name_at, total = self._manifest.name, len(self._seen)
+            if self._next < total and name_at(self._next) == name:
+                return self._next
+            for row in range(self._next + 1, total):
                 if name_at(row) == name:
                     return row
             self._table = self._manifest.positions()

@@ -77,7 +77,8 @@ def merge(
         raise BadManifest("The manifest is that of a directory, not of a zip.")
     wishes = _Wishes(place, target, backup, digests)
     with Archive.open(place) as old, Archive.open(returned, limits) as new:
-        lock(old)
+        if target == place:
+            lock(old)
         check_identity(old, manifest.identity)
         todo = _sort(old, new, manifest)
         changes = Changes(todo.rows, manifest, todo.sizes, todo.crcs)
@@ -107,32 +108,32 @@ class _Wishes(NamedTuple):
 def _sort(old: Archive, new: Archive, manifest: Manifest) -> _Sorted:
     """Check what every returned member claims, and find those whose content is new."""
     total = 0
-    rows, ordinals, incoming = array("L"), array("L"), array("L")
-    sizes, crcs, unchanged = array("Q"), array("L"), array("L")
+    rows, ordinals, incoming = array("I"), array("I"), array("I")
+    sizes, crcs, unchanged = array("Q"), array("I"), array("I")
     matcher = Matcher(manifest)
     for member in new:
         row = matcher.row(member.name, member.size)
         if row is None:
             continue
-        sent = manifest[row]
-        if member.crc == sent.crc and member.size == sent.size:
+        ordinal, crc, size = manifest.facts(row)
+        if member.crc == crc and member.size == size:
             unchanged.append(row)  # its data isn't even looked at
             continue
         check_claims(member, new.limits)
         total += member.size
-        if sent.ordinal >= len(old) or old.name(sent.ordinal) != member.name:
+        if ordinal >= len(old) or old.name(ordinal) != member.name:
             raise BadManifest("The manifest doesn't fit the archive it names.")
         rows.append(row)
-        ordinals.append(sent.ordinal)
+        ordinals.append(ordinal)
         incoming.append(member.ordinal)
         sizes.append(member.size)
         crcs.append(member.crc)
     check_total(total, new.limits)
-    places = [old.offsets[ordinal] for ordinal in ordinals]
+    places = array("Q", map(old.offsets.__getitem__, ordinals))
     if any(map(gt, places, islice(places, 1, None))):
         order = sorted(range(len(places)), key=places.__getitem__)
         rows, ordinals, incoming, sizes, crcs = (
-            array("Q", map(column.__getitem__, order))
+            array(column.typecode, map(column.__getitem__, order))
             for column in (rows, ordinals, incoming, sizes, crcs)
         )
     return _Sorted(rows, ordinals, incoming, sizes, crcs, unchanged)
@@ -157,6 +158,7 @@ def _write(old: Archive, new: Archive, todo: _Sorted, changes: Changes, wishes: 
                 out.write(piece)
             out.write(new_ending(old, directory, out.position - directory))
             out.flush()
+            old.forget_directory()
             on_digest = changes.add_digest if wishes.digests else None
             read_back(out.fd, checksum, old, new, done, on_digest=on_digest)
             _check_still_there(old, wishes.place)

@@ -79,10 +79,10 @@ class Plan:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.sent = array("L")
+        self.sent = array("I")
         """Ordinals of the members that leave."""
         self.sent_packed = 0
-        self._verdicts = array("L")
+        self._verdicts = array("I")
         self._decisions: list[Decision] = []
         self._totals: list[list[int]] = []
 

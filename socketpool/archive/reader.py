@@ -17,7 +17,7 @@ from itertools import islice
 from operator import le
 from pathlib import Path
 from struct import Struct, unpack_from
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 from socketpool.archive import records as r
 from socketpool.archive.ending import check_directory_end, damaged_directory, find_ending
@@ -32,6 +32,7 @@ from socketpool.archive.errors import (
     UnsupportedArchive,
 )
 from socketpool.archive.limits import DEFAULT_LIMITS, Limits
+from socketpool.archive.member import Local, Member, agrees
 from socketpool.archive.names import show
 from socketpool.archive.window import Window, read_exactly
 
@@ -44,52 +45,6 @@ _BRIEF = Struct("<8x2H4x3LH")
 _SIZES = Struct("<2LH")
 _new_member = tuple.__new__
 _REPAIR = "Build the archive again with a current zip program."
-
-
-class Member(NamedTuple):
-    """One record of the central directory, with ZIP64 values resolved."""
-
-    ordinal: int
-    name: bytes
-    flags: int
-    method: int
-    crc: int
-    packed: int
-    size: int
-    made: int
-    external: int
-    offset: int
-    """Of the local header, from the beginning of the file."""
-
-    @property
-    def is_directory(self) -> bool:
-        """Whether this entry stands for a folder."""
-        return self.name.endswith(b"/") or stat.S_ISDIR(self.external >> 16)
-
-    @property
-    def is_symlink(self) -> bool:
-        """Whether this entry's content is the target of a link."""
-        return stat.S_ISLNK(self.external >> 16)
-
-    @property
-    def is_special(self) -> bool:
-        """Whether the attributes say something else than a file, folder or link."""
-        kind = stat.S_IFMT(self.external >> 16)
-        return kind not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
-
-    @property
-    def is_encrypted(self) -> bool:
-        """Whether any form of encryption is flagged."""
-        return self.flags & r.ENCRYPTED != 0
-
-
-class Local(NamedTuple):
-    """A local header that was found true to the directory."""
-
-    fixed: bytes
-    extra: bytes
-    data: int
-    """Where the member's data begins."""
 
 
 class Archive:
@@ -199,6 +154,10 @@ class Archive:
         length = self.directory[at + 28] | self.directory[at + 29] << 8
         return self.directory[at + 46 : at + 46 + length]
 
+    def forget_directory(self) -> None:
+        """Free the directory's bytes; only :meth:`read` and the columns remain of use."""
+        self.directory = b""
+
     def checksum(self) -> int:
         """Of the central directory: changes with any member's name, content or attributes."""
         return zlib.crc32(self.directory)
@@ -237,7 +196,7 @@ class Archive:
             raise _lying(name)
         extra = self._window.read(offset + length, extra_length) if extra_length else b""
         stated = (member.crc, member.packed, member.size)
-        if (crc, packed, size) != stated and not _agrees(fields, extra, member):
+        if (crc, packed, size) != stated and not agrees(fields, extra, member):
             raise _lying(name)
         data = offset + length + extra_length
         if data + member.packed > self.next_offset(member):
@@ -285,8 +244,8 @@ class Archive:
     def in_file_order(self, indices: array[int]) -> array[int]:
         """The indices sorted by where their members lie in the file."""
         if self._in_order:
-            return array("L", sorted(indices))
-        return array("L", sorted(indices, key=self.offsets.__getitem__))
+            return array("I", sorted(indices))
+        return array("I", sorted(indices, key=self.offsets.__getitem__))
 
     def _parse(self) -> array[int]:
         """Fill in starts and offsets; the least end of each member, as the directory tells it."""
@@ -376,31 +335,6 @@ class Archive:
 def _check_regular(found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise NotAnArchive("The archive is not a regular file.")
-
-
-def _agrees(fields: tuple[object, ...], extra: bytes, member: Member) -> bool:
-    """Whether a local header with other sizes or checksum than the directory is still true.
-
-    With a descriptor they may be zero here; with ZIP64 the sizes are in the extra field.
-    """
-    crc, packed, size = fields[5], fields[6], fields[7]
-    later = member.flags & r.DESCRIPTOR != 0
-    if crc != member.crc and not (later and crc == 0):
-        return False
-    if r.M32 in (packed, size):
-        found = r.find_field(extra, r.ZIP64_ID)
-        if found is not None:
-            at, end = found
-            wide = [unpack_from("<Q", extra, each)[0] for each in range(at, end - 7, 8)]
-            if size == r.M32 and wide:
-                size = wide.pop(0)
-            if packed == r.M32 and wide:
-                packed = wide.pop(0)
-        elif later:
-            return packed in (0, r.M32, member.packed) and size in (0, r.M32, member.size)
-    if later:
-        return packed in (0, member.packed) and size in (0, member.size)
-    return packed == member.packed and size == member.size
 
 
 def _lying(name: bytes) -> LyingMember:

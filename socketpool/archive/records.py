@@ -43,21 +43,6 @@ FIRST_DATE: Final = 0x00210000
 """1980-01-01, the first date the format knows."""
 
 
-class LocalFields(NamedTuple):
-    """The fixed part of a local header."""
-
-    signature: bytes
-    needed: int
-    flags: int
-    method: int
-    date: int
-    crc: int
-    packed: int
-    size: int
-    name_length: int
-    extra_length: int
-
-
 class CentralFields(NamedTuple):
     """The fixed part of a central directory record."""
 

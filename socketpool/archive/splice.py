@@ -17,7 +17,8 @@ from socketpool.archive.names import show
 
 if TYPE_CHECKING:
     from socketpool.archive.commit import Replacement
-    from socketpool.archive.reader import Archive, Local, Member
+    from socketpool.archive.member import Local, Member
+    from socketpool.archive.reader import Archive
 
 _NARROW = Struct("<3L")
 _WIDE = Struct("<L2Q")
@@ -53,6 +54,7 @@ def splice(
     sides, but not the content.
     """
     done = Splice(ordinals, incoming, array("Q"), array("Q"), array("Q"), array("q"))
+    _, _, ends, headers, places, shifts = done
     source = 0
     for old_ordinal, new_ordinal in zip(ordinals, incoming, strict=True):
         old, new = original.member(old_ordinal), returned.member(new_ordinal)
@@ -63,13 +65,13 @@ def splice(
             end += _descriptor_length(original, old, end)
         if old.offset > source:
             out.copy(original, source, old.offset - source)
-        done.headers.append(out.position)
+        headers.append(out.position)
         out.write(_new_header(old, local, new))
-        done.data.append(out.position)
+        places.append(out.position)
         out.copy(returned, arriving, new.packed)
         source = end
-        done.ends.append(end)
-        done.shifts.append(out.position - end)
+        ends.append(end)
+        shifts.append(out.position - end)
     out.copy(original, source, original.ending.directory - source)
     return done
 
@@ -87,7 +89,7 @@ def merged_version(old: int, new: Member, *, wide: bool) -> int:
 
 def _new_header(old: Member, local: Local, new: Member) -> bytes:
     """The old local header with the new method, checksum and sizes; ZIP64 where it was."""
-    fields = r.LocalFields._make(r.LOCAL.unpack(local.fixed))
+    _, needed, flags, _, date, _, _, _, length, _ = r.LOCAL.unpack(local.fixed)
     extra = local.extra
     packed, size = new.packed, new.size
     wide = packed >= r.M32 or size >= r.M32
@@ -96,22 +98,13 @@ def _new_header(old: Member, local: Local, new: Member) -> bytes:
     if wide:
         extra = r.with_zip64(extra, size.to_bytes(8, "little") + packed.to_bytes(8, "little"))
         packed = size = r.M32
-    return (
-        r.LOCAL.pack(
-            r.LOCAL_SIGNATURE,
-            merged_version(fields.needed, new, wide=wide),
-            merged_flags(fields.flags, new),
-            new.method,
-            fields.date,
-            new.crc,
-            packed,
-            size,
-            len(old.name),
-            len(extra),
-        )
-        + old.name
-        + extra
+    fixed = r.LOCAL.pack(
+        r.LOCAL_SIGNATURE,
+        merged_version(needed, new, wide=wide),
+        merged_flags(flags, new),
+        *(new.method, date, new.crc, packed, size, length, len(extra)),
     )
+    return b"%b%b%b" % (fixed, old.name, extra)
 
 
 def _descriptor_length(archive: Archive, member: Member, at: int) -> int:
