@@ -11,8 +11,9 @@ class Download(ServiceServer):
 
     def transfer(self) -> None:
         """Send what vendor left."""
-        if not self.workspace.outgoing.exists():
+        outgoing = self.workspace.outgoing
+        if outgoing is None:
             raise ServiceFailed(
                 "nothing was processed in this lease", hint="run vendor before download"
             )
-        self.send_file_block(self.workspace.outgoing)
+        self.send_file_block(outgoing)

@@ -15,7 +15,7 @@ class Upload(ServiceServer):
     def transfer(self) -> None:
         """Receive the archive, judge it, and forget what was made of an earlier one."""
         incoming = self.workspace.incoming
-        self.workspace.outgoing.unlink(missing_ok=True)
+        self.workspace.forget_steps()
         self.sha256 = self.write_file_block(incoming)
         try:
             self.members = check(incoming, self.limits.archive_size)

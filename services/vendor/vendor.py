@@ -37,7 +37,7 @@ class Vendor(VendorServer):
         if not HAS_MINIFIER:
             raise ServiceFailed(
                 "this pool's vendor example needs the package minify-html",
-                hint="its operator can install it: pip install 'socketpool[demo]'",
+                hint="its operator installs it (pip install 'socketpool[demo]'), then restarts",
             )
         before: Counter[str] = Counter()
         after: Counter[str] = Counter()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
+from contextlib import suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -31,8 +33,9 @@ def printable(text: str) -> str:
 
 
 def say(text: str = "") -> None:
-    """A line for the user, on stderr."""
-    click.echo(printable(text), err=True)
+    """A line for the user, on stderr; whether anybody reads it must not decide over the work."""
+    with suppress(BrokenPipeError):
+        click.echo(printable(text), err=True)
 
 
 class HowtoCommand(click.Command):
@@ -101,9 +104,13 @@ def exit_code_of(action: Callable[[], Any], name: str) -> int:
         if error.hint:
             say(f"  {error.hint}")
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        say(error.format_message())
+        return 2
     except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx is not None else name
         say(f"{name}: {error.format_message()}")
-        say(f"  {name} --help explains the command")
+        say(f"  {command} --help explains the command")
         return 2
     except click.exceptions.Exit as error:
         return error.exit_code
@@ -111,8 +118,9 @@ def exit_code_of(action: Callable[[], Any], name: str) -> int:
         say(f"{name}: interrupted")
         return INTERRUPTED_EXIT_CODE
     except BrokenPipeError:
-        sys.stderr.close()  # whoever reads our output has had enough
-        return 1
+        # Whoever reads our output has had enough; what there was to do is done by then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception:  # noqa: BLE001 - the last resort: a bug, said so
         say(traceback.format_exc())
         say(f"{name}: this is a bug; please report it with the lines above")

@@ -19,6 +19,7 @@ from socketpool.client.roundtrip import RoundTrip, Summary, Wishes
 from socketpool.client.token import find_token
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
+_EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command(
@@ -28,8 +29,10 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.argument("port", type=PortType(lowest=1))
 @click.argument("filename", type=click.Path(exists=True, path_type=Path))
 @click.argument("services", nargs=-1, required=True)
-@click.option("--policy", type=_FILE, help="Rules about what may leave.")
-@click.option("--hook", type=_FILE, help="A Python file whose is_implodable(member) keeps more.")
+@click.option("--policy", type=_EXISTING, help="Rules about what may leave.")
+@click.option(
+    "--hook", type=_EXISTING, help="A Python file whose is_implodable(member) keeps more."
+)
 @click.option("--dry-run", is_flag=True, help="Show what would leave; send nothing.")
 @click.option("-o", "--output", type=_FILE, help="Write the result there, not over FILENAME.")
 @click.option("--backup", default="", metavar="SUFFIX", help="Keep the old file under a suffix.")
@@ -90,7 +93,8 @@ def summary_lines(s: Summary) -> list[str]:
     share = s.sent_bytes / s.source_bytes if s.source_bytes else 0.0
     lines = [
         f"{s.file}: {s.members} members: {s.sent} sent, {s.kept} kept back",
-        f"left this machine: {s.sent_bytes:,} of {s.source_bytes:,} bytes ({share:.1%})",
+        f"left this machine: {s.sent_bytes:,} of {s.source_bytes:,} bytes"
+        + (f" ({share:.1%})" if share < 1 else ""),
         *s.reports,
     ]
     if s.changed is not None:

@@ -34,7 +34,14 @@ def _seconds(_: click.Context, __: click.Parameter, value: str | None) -> float 
 @click.argument("services", nargs=-1, required=True)
 @click.option("--ttl", callback=_seconds, metavar="90s|5m|1h", help="How long the lease lives.")
 @click.option("--hold", is_flag=True, help="Keep it until Ctrl-C, then release it.")
-@click.option("--wait", type=click.FloatRange(0, 300), default=30.0, metavar="SECONDS")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, 300),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for services that are all in use.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole lease as JSON.")
 @with_pool
 def lease(
@@ -90,7 +97,7 @@ def _await_answer(host: str, port: int) -> None:
 
 
 @click.command("leases")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 @with_pool
 def leases(client: PoolClient, *, as_json: bool) -> None:
     """List the live leases."""

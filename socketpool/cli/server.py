@@ -38,8 +38,8 @@ def serve_pool(target: str, listen: Address | None, state_dir: str | None) -> in
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _raise_stop)
     try:
-        say(f"starting {len(settings.services)} services …")
         pool.start()
+        say(f"starting {len(settings.services)} services …")
         pool.wait_ready()
         _announce(settings, state, pool)
         pool.wait()
@@ -51,8 +51,8 @@ def serve_pool(target: str, listen: Address | None, state_dir: str | None) -> in
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        pool.stop()
-        say("stopped")
+        if pool.stop():
+            say("stopped")
 
 
 def _raise_stop(_signum: int, _frame: FrameType | None) -> None:
@@ -105,10 +105,15 @@ def _announce(settings: Settings, state: StateDir, pool: Pool) -> None:
             say(f"warning: {failed} of {len(instances)} instances of {service} failed; see {log}")
     where = "" if state.root == default_root() else f" --state-dir {state.root}"
     click.echo(f"look further:  supervisorctl -c {state.supervisord_conf} status")
-    click.echo(
-        f"use it:        socketpool_client {listen.host} {listen.port} "
-        f"site.zip upload vendor download{where}"
-    )
+    steps = [
+        next((s.name for s in settings.services.values() if s.client == kind), "")
+        for kind in ("upload", "vendor", "download")
+    ]
+    if all(steps):
+        click.echo(
+            f"use it:        socketpool_client {listen.host} {listen.port} "
+            f"site.zip {' '.join(steps)}{where}"
+        )
     click.echo("stop it:       Ctrl-C")
 
 
@@ -126,7 +131,7 @@ def command(ip: str, port: int, pool: str, state_dir: str | None) -> int:
 
 
 @click.command("serve")
-@click.argument("pool", metavar="POOL.YML|FIRST-LAST", default=str(DEFAULT_PORTS))
+@click.argument("pool", metavar="[POOL.YML|FIRST-LAST]", default=str(DEFAULT_PORTS))
 @click.option("--listen", metavar="IP:PORT", help="Where the pool server listens.")
 @state_dir_option
 def serve(pool: str, listen: str | None, state_dir: str | None) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("status")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @with_pool
 def status(client: PoolClient, *, as_json: bool) -> None:
     """Show every instance by service and port, and who holds it."""
@@ -36,7 +36,7 @@ def status(client: PoolClient, *, as_json: bool) -> None:
 
 
 @click.command("services")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @with_pool
 def services(client: PoolClient, *, as_json: bool) -> None:
     """Show the catalogue."""

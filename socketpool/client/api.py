@@ -122,6 +122,10 @@ class PoolClient:
         """All instances."""
         return list(self._request("GET", "/v1/instances"))
 
+    def check_alive(self) -> None:
+        """Raise PoolUnreachable unless a pool server answers; shows no token."""
+        self._request("GET", "/livez")
+
     def close(self) -> None:
         """Close this thread's connection."""
         connection = getattr(self._local, "connection", None)
@@ -153,8 +157,8 @@ class PoolClient:
                 self.close()
                 if last_try:
                     raise PoolUnreachable(
-                        f"{self.host} port {self.port} does not answer as a pool server: "
-                        f"{error or type(error).__name__}",
+                        f"{self.host} port {self.port} does not answer as a pool server "
+                        f"({type(error).__name__})",
                         hint="check the address; is it socketpool_server's?",
                     ) from None
         if len(data) > MAX_ANSWER_BYTES:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+from contextlib import closing
 from pathlib import Path
 
-from socketpool.client.dial import dial_tcp
+from socketpool.client.api import PoolClient
 from socketpool.config.fields import Address
 from socketpool.config.statedir import StateDir
 from socketpool.errors import ConfigError, NotAuthorised
@@ -41,7 +42,8 @@ def find_token(host: str, port: int, *, file: str | None, state_dir: str | None)
         and state.token.exists()
     ):
         return read_secret(state.token)
-    dial_tcp(host, port).close()  # that nobody is there is the more useful thing to say
+    with closing(PoolClient(host, port, "")) as client:
+        client.check_alive()  # that no pool is there is the more useful thing to say
     raise NotAuthorised(
         f"no API token for the pool at {host} port {port}",
         hint=f"ask its operator for the token, and name the file in {ENVIRONMENT} or --token-file; "

@@ -26,7 +26,8 @@ PLACEHOLDERS = ("host", "port", "workspace", "python", "folder")
 DEFAULT_PORTS = PortRange(21000, 21499)
 
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-_Arguments = Annotated[tuple[_Text, ...], Field(min_length=1, max_length=256)]
+_Argument = Annotated[str, StringConstraints(max_length=4096)]
+_Arguments = Annotated[tuple[_Argument, ...], Field(min_length=1, max_length=256)]
 _EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 
 

@@ -13,6 +13,8 @@ from socketpool.errors import ConfigError
 
 ENVIRONMENT = "SOCKETPOOL_STATE_DIR"
 
+MARK = "A state directory of socketpool; everything in it is private to one pool.\n"
+
 _UNSAFE = frozenset("%;#[]*?\"'\\")
 _SOCKET_PATH_BYTES = 107  # sun_path, less its terminator
 _SUFFIX_BYTES = len(".1234567")  # supervisord binds <socket>.<pid> first, then links it
@@ -56,6 +58,13 @@ class StateDir:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.root.stat().st_uid != os.geteuid():
                 raise ConfigError(f"state directory {self.root} belongs to another user")
+            if not self.marker.exists():
+                if {path.name for path in self.root.iterdir()} - {"lost+found"}:
+                    raise ConfigError(
+                        f"state directory {self.root} holds files that are not a pool's",
+                        hint="name an empty or a new one with --state-dir",
+                    )
+                self.marker.write_text(MARK, encoding="ascii")
             self.root.chmod(0o700)
             for folder in (self.programs, self.services, self.logs, self.workspaces, self.trash):
                 folder.mkdir(mode=0o700, exist_ok=True)
@@ -65,6 +74,11 @@ class StateDir:
                 f"state directory {self.root}: {error.strerror}",
                 hint="choose another with --state-dir",
             ) from None
+
+    @property
+    def marker(self) -> Path:
+        """Says that the directory is ours, and its files ours to replace."""
+        return self.root / "STATE-OF-SOCKETPOOL"
 
     @property
     def lock(self) -> Path:

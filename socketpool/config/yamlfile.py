@@ -23,6 +23,14 @@ MAX_FILE_BYTES = 1 << 20
 MAX_NODES = 1 << 20
 """So many values may a file stand for: aliases of aliases can make billions of a few lines."""
 
+_PLAIN = {
+    "tuple_type": "expected a list, such as [one, two]",
+    "dict_type": "expected keys and values",
+    "model_type": "expected keys and values",
+    "model_attributes_type": "expected keys and values",
+    "string_type": "expected text; put it in quotes",
+}
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -107,6 +115,8 @@ def _sentence(
         allowed = _allowed_keys(model, keys[:-1])
         if allowed:
             message += "; allowed here: " + ", ".join(allowed)
+    elif detail["type"] in _PLAIN:
+        message = _PLAIN[detail["type"]]
     elif detail["type"] == "missing":
         message = "this key is required"
     where = f"{path}, line {line}" if line else str(path)

@@ -121,6 +121,11 @@ class Pool:
         """How many instances of the service could be leased now."""
         return len(self._idle[service])
 
+    def all_failed(self, service: str) -> bool:
+        """Whether the service has instances, and not one that works or may yet."""
+        states = {i.state for i in self.instances.values() if i.service == service}
+        return states == {InstanceState.FAILED}
+
     def settled(self) -> bool:
         """Whether no instance is on its way: each is ready, leased or has failed."""
         moving = (InstanceState.STARTING, InstanceState.RECYCLING)

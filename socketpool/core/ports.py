@@ -29,6 +29,8 @@ class PortRange:
                 f"first port {self.first} is not within {LOWEST_POOL_PORT}-{HIGHEST_PORT}"
             )
         if not self.first <= self.last <= HIGHEST_PORT:
+            if self.last < self.first:
+                raise ValueError(f"{self.first}-{self.last}: the first port is above the last")
             raise ValueError(f"last port {self.last} is not within {self.first}-{HIGHEST_PORT}")
 
     @classmethod

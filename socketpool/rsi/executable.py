@@ -57,12 +57,17 @@ class ExecutableVendor(ServiceServer):
         incoming = require_upload(self.workspace)
         shutil.rmtree(self.workspace.members, ignore_errors=True)
         planted = tree.plant(incoming, self.workspace.members, self.limits.archive_size)
+        if self.workspace.before_step is not None:
+            tree.overlay(
+                self.workspace.before_step, self.workspace.members, self.limits.archive_size
+            )
         self.progress(0, len(planted))
         self._run()
         different = tree.compare(self.workspace.members, planted)
         self._refuse_unless_ignored("added", different.added)
         self._refuse_unless_ignored("deleted", different.deleted)
-        tree.pack(self.workspace.members, different.changed, planted, self.workspace.outgoing)
+        with self.workspace.step() as step:
+            tree.pack(self.workspace.members, different.changed, planted, step)
         shutil.rmtree(self.workspace.members)
         self.progress(len(planted), len(planted))
         self._detail = {"members": len(planted), "changed": len(different.changed)}

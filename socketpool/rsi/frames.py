@@ -48,6 +48,9 @@ class ConnectionCut(SocketpoolError):
     exit_code = 7
     code = "connection-cut"
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, hint="nothing was changed; try again")
+
 
 def send_header(stream: Stream, kind: Kind, length: int, payload: bytes = b"") -> None:
     """Send a header and what follows it at once; raises ConnectionCut or TimedOut."""

@@ -61,17 +61,23 @@ def unpack(archive: Path, folder: Path, max_bytes: int) -> dict[str, Unpacked]:
     return unpacked
 
 
+def overlay(archive: Path, unpacked: Mapping[str, Unpacked], max_bytes: int) -> None:
+    """Put the members of a later archive over the files of those of the same name."""
+    limits = server_limits(max_bytes)
+    with open_incoming(archive, limits) as later:
+        for member in later:
+            with unpacked[text(member.name)].path.open("wb") as out:
+                extract_member(later, member, out, limits)
+
+
 def pack_changed(unpacked: Mapping[str, Unpacked], target: Path) -> int:
-    """Write the members that changed as an archive at ``target``; returns their number."""
+    """Write the members that differ from the upload to a new archive; returns their number."""
     changed = [
         Entry(member.raw_name, member.utf8, member.path)
         for member in unpacked.values()
         if member.path.is_file() and not member.path.is_symlink() and not _is_unchanged(member)
     ]
-    part = target.with_name(target.name + ".part")
-    part.unlink(missing_ok=True)
-    write_archive(part, changed)
-    part.replace(target)
+    write_archive(target, changed)
     return len(changed)
 
 

@@ -84,14 +84,20 @@ def compare(root: Path, planted: dict[bytes, Planted]) -> Differences:
     return Differences(sorted(changed), sorted(added), deleted)
 
 
+def overlay(archive: Path, root: Path, max_bytes: int) -> None:
+    """Put the members of a later archive over the files that were planted under their names."""
+    limits = server_limits(max_bytes)
+    with open_incoming(archive, limits) as later:
+        for member in later:
+            with (root / os.fsdecode(member.name)).open("wb") as out:
+                extract_member(later, member, out, limits)
+
+
 def pack(root: Path, names: list[bytes], planted: dict[bytes, Planted], target: Path) -> None:
-    """Write the named members as an archive at ``target``, whole or not at all."""
-    part = target.with_name(target.name + ".part")
-    part.unlink(missing_ok=True)
+    """Write the named members to a new archive."""
     write_archive(
-        part, (Entry(name, planted[name].utf8, root / os.fsdecode(name)) for name in names)
+        target, (Entry(name, planted[name].utf8, root / os.fsdecode(name)) for name in names)
     )
-    part.replace(target)
 
 
 def _create(top: int, name: bytes) -> int:

@@ -35,9 +35,12 @@ class VendorServer(ServiceServer, VendorInterface):
             self._lines: list[str] = []
             shutil.rmtree(self.workspace.members, ignore_errors=True)
             unpacked = members.unpack(incoming, self.workspace.members, self.limits.archive_size)
+            if self.workspace.before_step is not None:
+                members.overlay(self.workspace.before_step, unpacked, self.limits.archive_size)
             self.members = {name: member.path for name, member in unpacked.items()}
             self.transfer()
-            changed = members.pack_changed(unpacked, self.workspace.outgoing)
+            with self.workspace.step() as step:
+                changed = members.pack_changed(unpacked, step)
             shutil.rmtree(self.workspace.members)
         return {"members": len(unpacked), "changed": changed, "report": self._lines}
 

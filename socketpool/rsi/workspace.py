@@ -11,15 +11,15 @@ import json
 import os
 import re
 import time
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from socketpool.errors import NotAuthorised, TimedOut
 from socketpool.rsi.interfaces import SemaphoreInterface
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from socketpool.rsi.tokens import LeaseClaim
@@ -30,9 +30,15 @@ _RECORD = "lease.json"
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """The directory of one lease."""
+    """The directory of one lease, as the service on one of its ports sees it.
+
+    Each vendor step leaves an archive of all members that differ from the upload by then, so the
+    last one is what goes back.  A step that is repeated starts from what it started from the first
+    time, and what came after it is forgotten.
+    """
 
     root: Path
+    port: int = field(default=0, compare=False)
 
     @property
     def incoming(self) -> Path:
@@ -40,9 +46,40 @@ class Workspace:
         return self.root / "incoming.zip"
 
     @property
-    def outgoing(self) -> Path:
-        """The members that the vendor changed, as an archive."""
-        return self.root / "outgoing.zip"
+    def outgoing(self) -> Path | None:
+        """What the last vendor step left, if there was one."""
+        return next(reversed(self._steps()), None)
+
+    @property
+    def before_step(self) -> Path | None:
+        """What the step before this service's own left, if there was one."""
+        steps = self._steps()
+        own = self._own(steps)
+        return steps[own - 1] if own > 0 else None
+
+    @contextmanager
+    def step(self) -> Iterator[Path]:
+        """A path for this step's archive, which counts once the ``with`` block has ended well."""
+        steps = self._steps()
+        own = self._own(steps)
+        part = self.root / "step.part"
+        part.unlink(missing_ok=True)
+        yield part
+        part.replace(self.root / f"step-{own:04d}-{self.port}.zip")
+        for later in steps[own + 1 :]:
+            later.unlink()
+
+    def forget_steps(self) -> None:
+        """Something else was uploaded."""
+        for path in self._steps():
+            path.unlink()
+
+    def _steps(self) -> list[Path]:
+        return sorted(self.root.glob("step-*.zip"))
+
+    def _own(self, steps: list[Path]) -> int:
+        ports = [int(path.stem.rpartition("-")[2]) for path in steps]
+        return ports.index(self.port) if self.port in ports else len(steps)
 
     @property
     def members(self) -> Path:
@@ -83,7 +120,7 @@ def enter(workspaces: Path, claim: LeaseClaim, port: int) -> Workspace:
         raise refused from None
     if record["generation"] != claim.generation or port not in record["ports"]:
         raise refused
-    return Workspace(root)
+    return Workspace(root, port)
 
 
 class WorkspaceLock(SemaphoreInterface):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,7 +31,7 @@ from socketpool.server.schema import (
 from socketpool.store.contract import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
     from socketpool.core.records import Lease
     from socketpool.server.keeper import Keeper
@@ -50,6 +51,15 @@ STATUS: dict[type[SocketpoolError], int] = {
 }
 
 RETRY_AFTER_SECONDS = 5
+
+GONE_BEAT = 0.5
+"""Seconds between looks whether a client that waits is still there."""
+
+
+class ClientGone(SocketpoolError):
+    """The client hung up; nobody reads this answer."""
+
+    code = "client-gone"
 
 
 def make_app(keeper: Keeper, token: str) -> FastAPI:
@@ -91,7 +101,8 @@ def _lease_routes(keeper: Keeper) -> APIRouter:
     async def create_lease(ask: LeaseRequest, request: Request) -> GrantedLease:
         """Lease one instance of each named service, all or nothing, in the order asked."""
         ttl = ask.ttl if ask.ttl is not None else keeper.settings.lease.ttl
-        lease = await keeper.leases.acquire(Ask(tuple(ask.services), ttl, ask.key, ask.wait))
+        wanted = keeper.leases.acquire(Ask(tuple(ask.services), ttl, ask.key, ask.wait))
+        lease = await _unless_gone(request, wanted)
         view = _view(keeper, lease, _reached_host(request))
         return GrantedLease(**view.model_dump(), token=keeper.leases.token(lease))
 
@@ -173,6 +184,19 @@ def _health_routes(keeper: Keeper) -> APIRouter:
         return Readiness(ready=keeper.ready)
 
     return router
+
+
+async def _unless_gone(request: Request, wanted: Coroutine[Any, Any, Lease]) -> Lease:
+    """Wait as long as the client does: one that has hung up must not be granted anything."""
+    task = asyncio.create_task(wanted)
+    try:
+        while not (await asyncio.wait({task}, timeout=GONE_BEAT))[0]:
+            if await request.is_disconnected():
+                task.cancel()
+        return await task
+    except asyncio.CancelledError:
+        task.cancel()
+        raise ClientGone("the client did not wait for its lease") from None
 
 
 def _view(keeper: Keeper, lease: Lease, host: str) -> LeaseView:

@@ -68,6 +68,23 @@ class Ask(NamedTuple):
     wait: float
 
 
+class _Arrival:
+    """A request under way that several may ask for under one key; ends when nobody does."""
+
+    def __init__(self, task: asyncio.Task[Lease]) -> None:
+        self.task = task
+        self._sharers = 0
+
+    async def share(self) -> Lease:
+        self._sharers += 1
+        try:
+            return await asyncio.shield(self.task)
+        finally:
+            self._sharers -= 1
+            if not self._sharers and not self.task.done():
+                self.task.cancel()
+
+
 class LeaseKeeper:
     """The leases of one pool.  ``wanted`` is called when instances may have to be added."""
 
@@ -90,7 +107,7 @@ class LeaseKeeper:
         self.queue = WaitQueue()
         self._created: dict[str, float] = {}  # lease -> wall-clock second, for display
         self._granting: set[str] = set()  # in memory, but not yet durable
-        self._arriving: dict[str, asyncio.Task[Lease]] = {}  # by request key
+        self._arriving: dict[str, _Arrival] = {}  # by request key
 
     def restore(self, records: list[LeaseRecord], now: float) -> None:
         """Take back the leases that `live_leases` found; their clients get one time to live."""
@@ -124,12 +141,11 @@ class LeaseKeeper:
                 )
         if not ask.key:
             return await self._acquire(ask)
-        task = self._arriving.get(ask.key)
-        if task is None:
-            task = asyncio.create_task(self._acquire(ask))
-            self._arriving[ask.key] = task
-            task.add_done_callback(lambda _: self._arriving.pop(ask.key, None))
-        lease = await asyncio.shield(task)
+        arrival = self._arriving.get(ask.key)
+        if arrival is None:
+            arrival = self._arriving[ask.key] = _Arrival(asyncio.create_task(self._acquire(ask)))
+            arrival.task.add_done_callback(lambda _: self._arriving.pop(ask.key, None))
+        lease = await arrival.share()
         if tuple(grant.service for grant in lease.grants) != ask.services:
             raise KeyReused(
                 "the request key already belongs to a lease of other services",
@@ -151,7 +167,8 @@ class LeaseKeeper:
             return self._pool.leases[lease_id]
         except KeyError:
             raise NoSuchLease(
-                "no such lease: it was released, ran out, or never was", hint="take a new lease"
+                "no such lease: it was released, ran out, or never was",
+                hint="socketpool leases lists those that live",
             ) from None
 
     def renew(self, lease_id: str) -> Lease:
@@ -223,16 +240,32 @@ class LeaseKeeper:
         waiter = Waiter(ask.services, lambda: self._grant(ask), future)
         ahead = self.queue.join(waiter)
         self._wanted()
-        # Not wait_for: it could throw away a lease that was granted in the moment of its timeout.
-        done, _ = await asyncio.wait({future}, timeout=ask.wait)
+        try:
+            # Not wait_for: it could throw away a lease granted in the moment of its timeout.
+            done, _ = await asyncio.wait({future}, timeout=ask.wait)
+        except asyncio.CancelledError:
+            self.queue.leave(waiter)
+            if future.done():
+                self._pool.end(future.result().id, LeaseEvent.RELEASE, _now())
+                self.queue.serve()
+            raise
         if not done:
             self.queue.leave(waiter)
-            raise NoCapacity(
-                f"nothing became free within {ask.wait:g} s for: {', '.join(ask.services)} "
-                f"({ahead} requests were waiting before)",
-                hint="try again later, wait longer, or ask the operator to raise max",
-            )
+            raise self._no_capacity(ask, ahead)
         return future.result()
+
+    def _no_capacity(self, ask: Ask, ahead: int) -> NoCapacity:
+        for service in ask.services:
+            if self._pool.all_failed(service):
+                return NoCapacity(
+                    f"every instance of {service} has failed to start",
+                    hint="the pool's operator finds why in its logs (socketpool status)",
+                )
+        return NoCapacity(
+            f"nothing became free within {ask.wait:g} s for: {', '.join(ask.services)} "
+            f"(requests waiting before this one: {ahead})",
+            hint="try again later, wait longer, or ask the operator to raise max",
+        )
 
     async def _end(self, lease: Lease, event: LeaseEvent) -> None:
         if lease.id not in self._pool.leases:

@@ -21,7 +21,7 @@ from socketpool.errors import ConfigError, SocketpoolError, TimedOut
 from socketpool.rsi.tokens import ensure_secret, read_secret
 from socketpool.supervision import conf
 from socketpool.supervision.launch import die_with_parent
-from socketpool.supervision.processes import busy_ports, end, strays
+from socketpool.supervision.processes import end, strays, why_not
 from socketpool.supervision.rpc import Supervisor, SupervisorUnreachable
 
 if TYPE_CHECKING:
@@ -58,10 +58,12 @@ class Pool:
         self._take_lock()
         end(strays(self._state.supervisor_socket), grace=2.0)
         listen = self._settings.listen
-        if busy_ports(listen.host, [listen.port]):
+        refused = why_not(listen.host, listen.port)
+        if refused:
             raise ConfigError(
-                f"{listen} is in use by another program",
-                hint="choose another port, or 0 to have one picked",
+                f"can't listen on {listen}: {refused}",
+                hint="listen on an address of this machine, and a port that no other program has "
+                "(0 picks one)",
             )
         self._write_files()
         _raise_descriptor_limit()
@@ -110,8 +112,9 @@ class Pool:
         if self._process is not None:
             self._process.wait()
 
-    def stop(self) -> None:
-        """End everything, whatever state it is in; may be called more than once."""
+    def stop(self) -> bool:
+        """End everything, whatever state it is in; False when nothing had been started."""
+        started = self._process is not None
         if self._process is not None:
             self._process.terminate()
             try:
@@ -124,6 +127,7 @@ class Pool:
             end(strays(self._state.supervisor_socket), grace=2.0)
             os.close(self._lock)
             self._lock = -1
+        return started
 
     def _take_lock(self) -> None:
         self._lock = os.open(self._state.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -209,7 +213,15 @@ def service_spec(settings: Settings, state: StateDir, service: Service) -> dict[
     }
     if service.sdk is not None:
         spec_path = str(state.services / f"{service.name}.json")
-        spec["argv"] = [sys.executable, "-P", "-m", "socketpool.rsi.runner", spec_path, "{port}"]
+        spec["argv"] = [
+            sys.executable,
+            "-P",
+            "-u",
+            "-m",
+            "socketpool.rsi.runner",
+            spec_path,
+            "{port}",
+        ]
         spec["sdk"] = service.sdk.model_dump(by_alias=True)
         spec["lease_key"] = str(state.lease_key)
         spec["workspaces"] = str(state.workspaces)

@@ -38,17 +38,20 @@ def _owns(process: psutil.Process, port: int) -> bool:
 
 def busy_ports(host: str, ports: Iterable[int]) -> set[int]:
     """Those of the ports that somebody else holds at this address."""
+    return {port for port in ports if why_not(host, port)}
+
+
+def why_not(host: str, port: int) -> str:
+    """Why nothing of ours could listen there now; empty when it could."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    busy = set()
-    for port in ports:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-                probe.listen(1)
-            except OSError:
-                busy.add(port)
-    return busy
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
 
 
 def strays(supervisor_socket: Path) -> list[psutil.Process]:

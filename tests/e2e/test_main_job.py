@@ -304,3 +304,11 @@ def test_a_range_on_the_command_line_serves_the_shipped_catalogue_and_stops_clea
     assert {n.partition(".")[0] for n in names} == {"pool-server", *TRIO, "web"}
     assert pool.stop(signal.SIGINT) == 0
     pool.assert_nothing_left()
+
+
+def test_a_state_directory_that_is_somebody_s_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "services").mkdir()
+    result = run_tool("socketpool_server", "127.0.0.1", "0", "21000-21499", "--state-dir", tmp_path)
+    assert result.returncode == 2
+    assert "not a pool's" in result.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["services"]

@@ -33,6 +33,16 @@ PROGRAMS = {
 }
 
 
+DOUBLES = """
+from socketpool.rsi import VendorServer
+
+class Doubles(VendorServer):
+    def transfer(self):
+        for path in self.members.values():
+            path.write_text(path.read_text() * 2)
+"""
+
+
 def shipped(name: str) -> dict[str, Any]:
     return {
         "description": name,
@@ -58,6 +68,12 @@ def pool() -> Iterator[RunningPool]:
     services["tolerant"] = program(PROGRAMS["adds"], sdk={"added": "ignore"})
     services["missing"] = program("")
     services["missing"]["sdk"]["executable"] = ["{folder}/not-there"]
+    services["doubles"] = {
+        "description": "a class",
+        "sdk": {"file": "doubles.py", "class": "Doubles"},
+        "client": "vendor",
+        "code": DOUBLES,
+    }
     services |= {"upload": shipped("upload"), "download": shipped("download")}
     with PoolMaker() as maker:
         yield maker.start(services)
@@ -73,10 +89,10 @@ def archive(tmp_path: Path) -> Path:
     return path
 
 
-def run(pool: RunningPool, archive: Path, vendor: str) -> subprocess.CompletedProcess[str]:
+def run(pool: RunningPool, archive: Path, *vendors: str) -> subprocess.CompletedProcess[str]:
     return run_tool(
         "socketpool_client",
-        *(pool.host, pool.port, archive, "upload", vendor, "download"),
+        *(pool.host, pool.port, archive, "upload", *vendors, "download"),
         *("--state-dir", pool.state),
     )
 
@@ -115,6 +131,25 @@ def test_what_can_not_be_given_back_is_refused_and_the_original_stays(
     assert result.returncode == 7
     assert said in result.stderr
     assert archive.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("vendors", "text"),
+    [
+        (["shout", "doubles"], "SMALL LETTERS\n" * 2),
+        (["doubles", "shout"], "SMALL LETTERS\n" * 2),
+        (["doubles", "doubles"], "small letters\n" * 2),
+        (["doubles", "shout", "doubles"], "small letters\n" * 2),
+    ],
+    ids=["program then class", "class then program", "repeated", "repeated from before"],
+)
+def test_each_vendor_goes_on_where_the_one_before_ended_and_a_repeated_step_starts_as_it_did(
+    pool: RunningPool, archive: Path, vendors: list[str], text: str
+) -> None:
+    result = run(pool, archive, *vendors)
+    assert result.returncode == 0, result.stderr
+    assert read(archive)["a.txt"] == text
+    assert read(archive)["picture.png"] == "not sent"
 
 
 def test_added_members_are_left_out_when_the_service_ignores_them(

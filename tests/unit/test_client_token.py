@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,11 +26,28 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
 
+class Pretender(BaseHTTPRequestHandler):
+    """Answers as a pool server's health check does."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "13")
+        self.end_headers()
+        self.wfile.write(b'{"live":true}')
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 @pytest.fixture
 def port() -> Iterator[int]:
-    """Somebody listens there, on every loopback address."""
-    with socket.create_server(("0.0.0.0", 0)) as listener:
-        yield int(listener.getsockname()[1])
+    """Something like a pool server listens there, on every loopback address."""
+    with HTTPServer(("0.0.0.0", 0), Pretender) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture
@@ -125,3 +144,12 @@ def test_a_damaged_pool_file_tells_no_address(state: Path, content: str) -> None
 def test_the_address_is_read_as_it_was_written(state: Path) -> None:
     pool_at(state, "[::1]:8080")
     assert local_address(StateDir(state)) == ("::1", 8080)
+
+
+def test_what_answers_but_is_no_pool_is_said_to_be_none(state: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=lambda: [listener.accept()[0].close() for _ in range(2)])
+        thread.start()
+        with pytest.raises(PoolUnreachable, match="does not answer as a pool server"):
+            find("127.0.0.1", listener.getsockname()[1], state)
+        thread.join()

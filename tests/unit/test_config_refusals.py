@@ -68,7 +68,7 @@ POOLS = {
     "bad listen port": ("pool: {listen: '127.0.0.1:99999'}", ["pool.listen", "0 to 65535"]),
     "bad services_host": ("pool: {services_host: 'a b'}", ["pool.services_host", "host name"]),
     "bad range": ("pool: {ports: 21000}", ["pool.ports", "first-last", "21000-21499"]),
-    "backward range": ("pool: {ports: 3000-2000}", ["pool.ports", "3000-65535"]),
+    "backward range": ("pool: {ports: 3000-2000}", ["pool.ports", "first port is above the last"]),
     "privileged range": ("pool: {ports: 80-90}", ["pool.ports", "1024-65535"]),
     "ephemeral range": (
         "pool: {ports: 32000-33000}",
@@ -132,7 +132,7 @@ POOLS = {
     "not UTF-8": (b"pool: \xff\xfe", ["not UTF-8"]),
     "control characters": ("pool: \x07", ["not valid YAML"]),
     "huge": (b"#" * (MAX_FILE_BYTES + 1), ["larger than", str(MAX_FILE_BYTES)]),
-    "catalogue is a text": ("catalogue: services", ["catalogue", "tuple"]),
+    "catalogue is a text": ("catalogue: services", ["catalogue", "a list"]),
     "catalogue elsewhere": ("catalogue: [nowhere]", ["catalogue", "nowhere", "not a folder"]),
     "catalogue empty": ("catalogue: []", ["no service", "service.yml"]),
     "catalogue twice": ("catalogue: [services, services/../services]", ["'svc'", "twice"]),
@@ -161,7 +161,7 @@ SERVICES = {
     "both forms": (svc(sdk=SDK["sdk"]), ["either command", "sdk"]),
     "command a text": (svc(command="sleep 1"), ["line", "command"]),
     "command empty": (svc(command=[]), ["command", "at least 1"]),
-    "command of numbers": (svc(command=["a", 1]), ["command.1", "string"]),
+    "command of numbers": (svc(command=["a", 1]), ["command.1", "text; put it in quotes"]),
     "unknown placeholder": (
         svc(command=["a", "{prot}"]),
         ["command", "{prot}", "{host}, {port}, {workspace}, {python}, {folder}"],
@@ -172,7 +172,10 @@ SERVICES = {
         ["environment", "NUL"],
     ),
     "bad environment name": (svc(environment={"A B": "x"}), ["environment.A B"]),
-    "environment of numbers": (svc(environment={"A": 5}), ["environment.A", "string"]),
+    "environment of numbers": (
+        svc(environment={"A": 5}),
+        ["environment.A", "text; put it in quotes"],
+    ),
     "environment with a bad placeholder": (
         svc(environment={"A": "{home}"}),
         ["environment", "{home}", "{workspace}"],
@@ -260,7 +263,7 @@ def test_a_service_s_folder_needs_a_service_s_name(tmp_path: Path, name: str) ->
     ("target", "part"),
     [
         ("21000", "first-last"),
-        ("21000-20000", "21000-65535"),
+        ("21000-20000", "above the last"),
         ("5-10", "1024"),
         ("32700-32800", "outgoing connections"),
         ("no-such-file.yml", "No such file"),

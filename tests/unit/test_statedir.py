@@ -91,9 +91,26 @@ def test_the_home_of_nobody_is_refused() -> None:
 def test_everything_in_it_is_private(tmp_path: Path) -> None:
     state = StateDir(tmp_path / "deep" / "s")
     state.prepare()
-    folders = [state.root, *state.root.iterdir()]
+    folders = [state.root, *(path for path in state.root.iterdir() if path.is_dir())]
     assert len(folders) == 7
     assert {f.stat().st_mode & 0o777 for f in folders} == {0o700}
+
+
+def test_a_directory_with_files_of_others_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "services").mkdir()
+    (tmp_path / "services" / "notes.txt").write_text("mine")
+    tmp_path.chmod(0o755)
+    with pytest.raises(ConfigError, match="not a pool's"):
+        StateDir(tmp_path).prepare()
+    assert (tmp_path / "services" / "notes.txt").read_text() == "mine"
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_state_directory_is_taken_again_whatever_a_run_before_left(tmp_path: Path) -> None:
+    state = StateDir(tmp_path / "s")
+    state.prepare()
+    (state.root / "leases.sqlite").write_bytes(b"")
+    state.prepare()
 
 
 def test_a_directory_open_to_others_is_closed(tmp_path: Path) -> None:

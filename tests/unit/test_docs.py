@@ -1,0 +1,43 @@
+"""What the documents say is what the code does, as far as a program can tell."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from socketpool.config.models import PoolFile, ServiceFile
+from socketpool.core.lifecycle import INSTANCE, LEASE, mermaid
+from socketpool.rsi.blocks import TRANSFER
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
+
+
+def test_the_diagrams_are_those_of_the_tables() -> None:
+    lifecycles = (ROOT / "docs" / "lifecycles.md").read_text()
+    assert mermaid(INSTANCE) in lifecycles
+    assert mermaid(LEASE) in lifecycles
+    assert mermaid(TRANSFER) in (ROOT / "docs" / "protocol.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_the_documents_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_examples_of_service_files_are_valid() -> None:
+    text = (ROOT / "docs" / "services.md").read_text()
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    services = [block for block in blocks if "description" in block]
+    assert len(services) >= 3
+    for block in blocks:
+        (ServiceFile if "description" in block else PoolFile).model_validate(block)
+
+
+def test_the_example_configuration_shows_the_defaults() -> None:
+    shown = PoolFile.model_validate(yaml.safe_load((ROOT / "examples" / "pool.yml").read_text()))
+    assert shown.pool == PoolFile().pool
