@@ -10,36 +10,65 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from pools import PROBE, WEB, ask_probe, belongings, connects, ended, kill, place
+from pools import PROBE, WEB, PoolMaker, ask_probe, belongings, connects, ended, kill, place
 from waiting import eventually
 
 from socketpool.errors import NoCapacity, NotAuthorised
 
 if TYPE_CHECKING:
-    from pools import PoolMaker, RunningPool
+    from collections.abc import Iterator
+
+    from pools import RunningPool
 
 SMALL = PROBE | {"warm": 1, "max": 2}
+ONE = PROBE | {"warm": 1, "max": 1}
 TWO = {"probe": SMALL, "web": WEB | {"warm": 1, "max": 2}}
 
 
+@pytest.fixture(scope="module")
+def _hardy_pool() -> Iterator[RunningPool]:
+    with PoolMaker() as maker:
+        yield maker.start(
+            TWO
+            | {
+                "pair": PROBE | {"warm": 2, "max": 2},
+                "single": ONE,
+                "cold": PROBE | {"warm": 0, "max": 3},
+            }
+        )
+
+
+@pytest.fixture
+def hardy_pool(_hardy_pool: RunningPool) -> RunningPool:
+    """A pool for faults from which it has to recover; each test finds it recovered."""
+    for lease in _hardy_pool.request("GET", "/v1/leases").body:
+        _hardy_pool.release(lease)
+
+    def calm() -> bool:
+        return {i["state"] for i in _hardy_pool.instances()} == {"idle"}
+
+    eventually(calm, "the pool to recover from the test before")
+    return _hardy_pool
+
+
 def test_an_idle_instance_that_was_killed_is_replaced_and_not_leased_while_dead(
-    new_pool: PoolMaker,
+    hardy_pool: RunningPool,
 ) -> None:
-    pool = new_pool.start({"probe": PROBE | {"warm": 2, "max": 2}})
-    for victim in pool.instances("probe"):
+    pool = hardy_pool
+    for victim in pool.instances("pair"):
         kill(victim["pid"])
-        leases = [pool.lease("probe", wait=30) for _ in range(2)]
+        leases = [pool.lease("pair", wait=30) for _ in range(2)]
         for lease in leases:
-            assert ask_probe(lease, "echo", text="alive") == "alive"
+            assert ask_probe(lease, "echo", "pair", text="alive") == "alive"
             pool.release(lease)
         replaced = pool.await_state(victim["port"], "idle")
         assert replaced["pid"] != victim["pid"]
 
 
 def test_a_leased_instance_that_was_killed_serves_its_lease_again_and_is_then_renewed(
-    new_pool: PoolMaker,
+    hardy_pool: RunningPool,
 ) -> None:
-    pool = new_pool.start({"probe": SMALL})
+    pool = hardy_pool
     lease = pool.lease("probe")
     entry = place(lease, "probe")
     first = pool.instance(entry["port"])["pid"]
@@ -54,23 +83,23 @@ def test_a_leased_instance_that_was_killed_serves_its_lease_again_and_is_then_re
 
 
 def test_an_instance_stopped_with_supervisorctl_is_not_leased_until_it_is_started(
-    new_pool: PoolMaker,
+    hardy_pool: RunningPool,
 ) -> None:
-    pool = new_pool.start({"probe": PROBE | {"warm": 1, "max": 1}})
-    (instance,) = pool.instances("probe")
+    pool = hardy_pool
+    (instance,) = pool.instances("single")
     pool.supervisorctl("stop", instance["instance"])
     pool.await_state(instance["port"], "starting")
-    answer = pool.request("POST", "/v1/leases", {"services": ["probe"], "wait": 0.2})
+    answer = pool.request("POST", "/v1/leases", {"services": ["single"], "wait": 0.2})
     assert (answer.status, answer.body["code"]) == (503, "no-capacity")
     pool.supervisorctl("start", instance["instance"])
-    with pool.leased("probe", wait=30) as lease:
-        assert ask_probe(lease, "echo", text="x") == "x"
+    with pool.leased("single", wait=30) as lease:
+        assert ask_probe(lease, "echo", "single", text="x") == "x"
 
 
-def test_a_lease_that_is_not_renewed_is_reclaimed(new_pool: PoolMaker) -> None:
-    pool = new_pool.start(TWO, lease={"ttl": "1s", "max": "1h"})
-    lease = pool.lease("probe", "web")
-    ask_probe(lease, "write", name="left.txt")
+def test_a_lease_that_is_not_renewed_is_reclaimed(hardy_pool: RunningPool) -> None:
+    pool = hardy_pool
+    lease = pool.lease("probe", "web", ttl=1)
+    (pool.state / "workspaces" / lease["lease"] / "left.txt").write_text("x")
     root = pool.state / "workspaces" / lease["lease"]
     path = f"/v1/leases/{lease['lease']}"
     eventually(lambda: pool.request("GET", path).status == 404, "the lease's end")
@@ -99,8 +128,8 @@ def test_renewal_keeps_a_lease_up_to_its_maximum_age(new_pool: PoolMaker) -> Non
     assert min(left) < 1, "renewals near the end get what is left"
 
 
-def test_a_restart_of_the_pool_server_keeps_live_leases(new_pool: PoolMaker) -> None:
-    pool = new_pool.start(TWO)
+def test_a_restart_of_the_pool_server_keeps_live_leases(hardy_pool: RunningPool) -> None:
+    pool = hardy_pool
     lease = pool.lease("probe", "web", ttl=60, key="before")
     ask_probe(lease, "write", name="kept.txt")
     pids = {e["port"]: pool.instance(e["port"])["pid"] for e in lease["services"]}
@@ -136,8 +165,8 @@ def await_back(pool: RunningPool, before: int) -> None:
     eventually(back, "the pool server to be back")
 
 
-def test_a_killed_pool_server_comes_back_with_its_leases(new_pool: PoolMaker) -> None:
-    pool = new_pool.start(TWO)
+def test_a_killed_pool_server_comes_back_with_its_leases(hardy_pool: RunningPool) -> None:
+    pool = hardy_pool
     lease = pool.lease("probe", "web", ttl=60)
     released = pool.lease("probe")
     pool.release(released)
@@ -154,11 +183,11 @@ def test_a_killed_pool_server_comes_back_with_its_leases(new_pool: PoolMaker) ->
         assert ask_probe(other, "echo", text="x") == "x"
 
 
-def test_generations_grow_across_restarts(new_pool: PoolMaker) -> None:
+def test_generations_grow_across_restarts(hardy_pool: RunningPool) -> None:
     """A token of before can't be mistaken for one of after."""
     from socketpool.rsi.tokens import LeaseTokens
 
-    pool = new_pool.start({"probe": SMALL})
+    pool = hardy_pool
     tokens = LeaseTokens((pool.state / "lease.key").read_text().strip())
     before = pool.lease("probe")
     pool.release(before)
@@ -170,8 +199,10 @@ def test_generations_grow_across_restarts(new_pool: PoolMaker) -> None:
     assert generations[0] < generations[1]
 
 
-def test_a_lease_whose_workspace_is_gone_is_no_lease_after_a_restart(new_pool: PoolMaker) -> None:
-    pool = new_pool.start({"probe": SMALL})
+def test_a_lease_whose_workspace_is_gone_is_no_lease_after_a_restart(
+    hardy_pool: RunningPool,
+) -> None:
+    pool = hardy_pool
     lease = pool.lease("probe", ttl=600)
     (pool.state / "workspaces" / lease["lease"]).rename(pool.folder / "elsewhere")
     (pool.state / "workspaces" / "stray").mkdir()
@@ -258,19 +289,21 @@ def test_a_port_that_somebody_else_has_is_avoided(new_pool: PoolMaker) -> None:
         assert {i["state"] for i in pool.instances()} == {"idle"}
 
 
-def test_a_port_taken_over_while_its_instance_was_dead_is_not_leased(new_pool: PoolMaker) -> None:
+def test_a_port_taken_over_while_its_instance_was_dead_is_not_leased(
+    hardy_pool: RunningPool,
+) -> None:
     """That something answers on the port is not enough: it has to be the instance itself."""
-    pool = new_pool.start({"probe": PROBE | {"warm": 1, "max": 1}})
-    (instance,) = pool.instances()
+    pool = hardy_pool
+    (instance,) = pool.instances("single")
     pool.supervisorctl("stop", instance["instance"])
     pool.await_state(instance["port"], "starting")
     with socket.create_server(("127.0.0.1", instance["port"])):
         pool.supervisorctl("start", instance["instance"])
         pool.await_state(instance["port"], "failed")
-        answer = pool.request("POST", "/v1/leases", {"services": ["probe"], "wait": 0.5})
+        answer = pool.request("POST", "/v1/leases", {"services": ["single"], "wait": 0.5})
         assert answer.status == 503
-    with pool.leased("probe", wait=60) as lease:
-        assert ask_probe(lease, "echo", text="x") == "x"
+    with pool.leased("single", wait=60) as lease:
+        assert ask_probe(lease, "echo", "single", text="x") == "x"
 
 
 BROKEN = {
@@ -376,35 +409,35 @@ def _place(lease: Any) -> dict[str, Any]:
     return {"host": service.host, "port": service.port}
 
 
-def test_who_waits_gets_what_is_given_back(new_pool: PoolMaker) -> None:
-    pool = new_pool.start({"probe": PROBE | {"warm": 1, "max": 1}})
-    first = pool.lease("probe")
+def test_who_waits_gets_what_is_given_back(hardy_pool: RunningPool) -> None:
+    pool = hardy_pool
+    first = pool.lease("single")
     with ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(pool.lease, "probe", wait=60)
+        waiting = thread.submit(pool.lease, "single", wait=60)
         pool.release(first)
         second = waiting.result(60)
-    assert place(second, "probe")["port"] == place(first, "probe")["port"]
+    assert place(second, "single")["port"] == place(first, "single")["port"]
     assert second["lease"] != first["lease"]
 
 
-def test_waiting_in_vain_is_no_capacity_with_a_time_to_try_again(new_pool: PoolMaker) -> None:
-    pool = new_pool.start({"probe": PROBE | {"warm": 1, "max": 1}})
-    pool.lease("probe")
-    answer = pool.request("POST", "/v1/leases", {"services": ["probe"], "wait": 0.3})
+def test_waiting_in_vain_is_no_capacity_with_a_time_to_try_again(hardy_pool: RunningPool) -> None:
+    pool = hardy_pool
+    pool.lease("single")
+    answer = pool.request("POST", "/v1/leases", {"services": ["single"], "wait": 0.3})
     assert (answer.status, answer.body["code"]) == (503, "no-capacity")
     assert int(answer.headers["retry-after"]) > 0
-    assert "probe" in answer.body["detail"]
+    assert "single" in answer.body["detail"]
     with pytest.raises(NoCapacity) as caught:
-        pool.client().acquire(["probe"], wait=0)
+        pool.client().acquire(["single"], wait=0)
     assert caught.value.exit_code == 4
 
 
-def test_the_pool_grows_to_its_maximum_when_clients_wait(new_pool: PoolMaker) -> None:
-    pool = new_pool.start({"probe": PROBE | {"warm": 0, "max": 3}})
-    assert pool.instances() == []
-    leases = [pool.lease("probe", wait=60) for _ in range(3)]
-    assert len({place(lease, "probe")["port"] for lease in leases}) == 3
-    assert len(pool.instances()) == 3
+def test_the_pool_grows_to_its_maximum_when_clients_wait(hardy_pool: RunningPool) -> None:
+    pool = hardy_pool
+    assert pool.instances("cold") == []
+    leases = [pool.lease("cold", wait=60) for _ in range(3)]
+    assert len({place(lease, "cold")["port"] for lease in leases}) == 3
+    assert len(pool.instances("cold")) == 3
 
 
 def test_a_damaged_lease_store_stops_the_start_with_the_reason(new_pool: PoolMaker) -> None:
@@ -417,9 +450,9 @@ def test_a_damaged_lease_store_stops_the_start_with_the_reason(new_pool: PoolMak
     again.assert_nothing_left()
 
 
-def test_nothing_of_a_pool_runs_with_more_than_it_needs(new_pool: PoolMaker) -> None:
+def test_nothing_of_a_pool_runs_with_more_than_it_needs(hardy_pool: RunningPool) -> None:
     """No process of the pool but supervisord and the command listens where it should not."""
-    pool = new_pool.start(TWO)
+    pool = hardy_pool
     listening = set()
     for process in belongings(pool.state):
         for connection in process.net_connections("tcp"):

@@ -116,8 +116,8 @@ def test_what_is_announced_is_what_there_is(new_pool: PoolMaker) -> None:
     assert f"socketpool_client 127.0.0.1 {pool.port}" in pool.output
 
 
-def test_supervisord_is_private_and_its_own(new_pool: PoolMaker) -> None:
-    pool = new_pool.start(SMALL)
+def test_supervisord_is_private_and_its_own(shared_pool: RunningPool) -> None:
+    pool = shared_pool
     supervisord = pool.supervisord()
     assert supervisord.ppid() == pool.process.pid
     inet = [c for c in supervisord.net_connections("inet") if c.status == psutil.CONN_LISTEN]
