@@ -282,8 +282,10 @@ class RunningPool:
 
     def end(self) -> None:
         """Stop it, whatever happened to it, and check that nothing is left."""
+        was_running = self.process.poll() is None
         try:
-            self.stop()
+            code = self.stop()
+            assert not was_running or code == 0, self.errors
             self.assert_nothing_left()
         finally:
             for process in belongings(self.state):

@@ -28,6 +28,22 @@ class _Stop(Exception):
     """A signal asked us to stop."""
 
 
+class _Stopper:
+    """Raises `_Stop` at the first signal; more of them must not disturb the stopping."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def listen(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
+        if not self.asked:
+            self.asked = True
+            raise _Stop
+
+
 def serve_pool(target: str, listen: Address | None, state_dir: str | None) -> int:
     """Run a pool until a signal; returns the exit code.  Raises ConfigError before any start."""
     settings = load_settings(target, listen=listen, ephemeral=ephemeral_ports())
@@ -35,9 +51,9 @@ def serve_pool(target: str, listen: Address | None, state_dir: str | None) -> in
     state = StateDir.locate(state_dir)
     _warn(settings)
     pool = Pool(settings, state)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _raise_stop)
+    stopper = _Stopper()
     try:
+        stopper.listen()
         pool.start()
         say(f"starting {len(settings.services)} services …")
         pool.wait_ready()
@@ -49,14 +65,9 @@ def serve_pool(target: str, listen: Address | None, state_dir: str | None) -> in
         say("stopping …")
         return 0
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+        stopper.asked = True
         if pool.stop():
             say("stopped")
-
-
-def _raise_stop(_signum: int, _frame: FrameType | None) -> None:
-    raise _Stop
 
 
 def _with_addresses(settings: Settings) -> Settings:

@@ -107,7 +107,7 @@ class UploadClient(Portion, UploaderInterface):
         """
         own = self._hook is not None or type(self).is_implodable is not UploadClient.is_implodable
         plan = make_plan(source, policy, self.is_implodable if own else None)
-        self.imploded: Imploded = source.implode(plan)
+        self.imploded: Imploded = source.implode(plan, verify=True)
         # One identity for all attempts: after a cut the service goes on where it has got to.
         identity = os.urandom(TRANSFER_ID_BYTES)
         self._transfer = FileTransfer(self.imploded, identity, self._on_sent)

@@ -208,20 +208,13 @@ def service_spec(settings: Settings, state: StateDir, service: Service) -> dict[
             "host": settings.services_host,
             "python": sys.executable,
             "folder": service.folder,
+            "spec": str(state.services / f"{service.name}.json"),
         },
         "argv": service.command,
     }
     if service.sdk is not None:
-        spec_path = str(state.services / f"{service.name}.json")
-        spec["argv"] = [
-            sys.executable,
-            "-P",
-            "-u",
-            "-m",
-            "socketpool.rsi.runner",
-            spec_path,
-            "{port}",
-        ]
+        runner = ["{python}", "-P", "-u", "-m", "socketpool.rsi.runner"]
+        spec["argv"] = [*runner, "{spec}", "{port}"]
         spec["sdk"] = service.sdk.model_dump(by_alias=True)
         spec["lease_key"] = str(state.lease_key)
         spec["workspaces"] = str(state.workspaces)
