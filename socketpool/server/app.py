@@ -93,7 +93,7 @@ def _add_lease_routes(app: FastAPI, keeper: Keeper) -> None:
     async def list_leases(request: Request) -> list[LeaseView]:
         """All live leases, without their tokens."""
         host = _reached_host(request)
-        return [_view(keeper, lease, host) for lease in keeper.pool.leases.values()]
+        return [_view(keeper, lease, host) for lease in keeper.leases.live()]
 
     @app.get("/v1/leases/{lease_id}", responses=problems)
     async def show_lease(lease_id: LeaseId, request: Request) -> LeaseView:
