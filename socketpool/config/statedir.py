@@ -111,6 +111,11 @@ class StateDir:
         return self.root / "supervisord.conf"
 
     @property
+    def supervisord_pid(self) -> Path:
+        """supervisord's process id, written by itself."""
+        return self.root / "supervisord.pid"
+
+    @property
     def supervisor_socket(self) -> Path:
         """supervisord's RPC socket."""
         return self.root / "supervisor.sock"

@@ -10,10 +10,11 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from socketpool.errors import ServiceFailed, SocketpoolError, TimedOut
+from socketpool.errors import NotAuthorised, ServiceFailed, SocketpoolError, TimedOut
 from socketpool.rsi import workspace as workspaces_of
 from socketpool.rsi.frames import ConnectionCut
 from socketpool.rsi.session import read_greeting, send_error, send_event
+from socketpool.rsi.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from socketpool.rsi.service import ServiceServer, SessionLimits
     from socketpool.rsi.tokens import LeaseTokens
-    from socketpool.rsi.workspace import Workspace
 
 HANDSHAKE_SECONDS = 5.0
 """A peer that has not shown a valid token by then is dropped, however slowly it types."""
@@ -68,13 +68,17 @@ def run_session(
         _tell(connection, error)
     except Exception as error:
         log.exception("session failed", extra={"lease": lease, "port": port})
-        _tell(
-            connection,
-            ServiceFailed(
-                f"the service failed unexpectedly ({type(error).__name__})",
-                hint=f"its operator finds the details in its log under lease {lease}",
-            ),
-        )
+        _tell(connection, _verdict(error, workspaces / lease, lease))
+
+
+def _verdict(error: Exception, workspace: Path, lease: str) -> SocketpoolError:
+    """What the client may know of an unexpected failure."""
+    if not Workspace(workspace).alive:
+        return NotAuthorised("the lease ended during the session", hint="take a new lease")
+    return ServiceFailed(
+        f"the service failed unexpectedly ({type(error).__name__})",
+        hint=f"its operator finds the details in its log under lease {lease}",
+    )
 
 
 def _tell(connection: socket.socket, error: SocketpoolError) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -20,7 +18,7 @@ from socketpool.rsi.tokens import LeaseTokens, read_secret
 from socketpool.server.app import make_app
 from socketpool.server.keeper import Keeper
 from socketpool.store.sqlite import SqliteLeaseStore
-from socketpool.supervision.launch import die_with_parent
+from socketpool.supervision.launch import end_with_supervisord
 from socketpool.supervision.rpc import Supervisor
 
 BACKLOG = 2048
@@ -29,11 +27,8 @@ BACKLOG = 2048
 def main(root: str) -> int:
     """Serve until SIGTERM; returns the exit code."""
     log_to_stderr()
-    supervisord = os.getppid()
-    die_with_parent(signal.SIGKILL)  # what clients were told is durable
-    if os.getppid() != supervisord:  # it ended before we asked
-        return 1
     state = StateDir(Path(root))
+    end_with_supervisord(str(state.supervisord_pid))  # what clients were told is durable
     try:
         settings = Settings.model_validate_json(state.settings.read_bytes())
         listener = _listen(settings.listen.host, settings.listen.port)

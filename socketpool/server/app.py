@@ -110,7 +110,7 @@ def _lease_routes(keeper: Keeper) -> APIRouter:
     async def list_leases(request: Request) -> list[LeaseView]:
         """All live leases, without their tokens."""
         host = _reached_host(request)
-        return [_view(keeper, lease, host) for lease in keeper.pool.leases.values()]
+        return [_view(keeper, lease, host) for lease in keeper.leases.live()]
 
     @router.get("/leases/{lease_id}", responses=problems)
     async def show_lease(lease_id: LeaseId, request: Request) -> LeaseView:

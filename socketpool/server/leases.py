@@ -105,8 +105,9 @@ class LeaseKeeper:
         self._limits = limits
         self._wanted = wanted
         self.queue = WaitQueue()
-        self._created: dict[str, float] = {}  # lease -> wall-clock second, for display
         self._granting: set[str] = set()  # in memory, but not yet durable
+        # Lease -> wall-clock second, for display.  Who is not in here was told to nobody yet.
+        self._created: dict[str, float] = {}
         self._arriving: dict[str, _Arrival] = {}  # by request key
 
     def restore(self, records: list[LeaseRecord], now: float) -> None:
@@ -161,15 +162,19 @@ class LeaseKeeper:
         """When the lease was granted, in wall-clock seconds since the epoch."""
         return self._created[lease.id]
 
+    def live(self) -> list[Lease]:
+        """All live leases."""
+        return [lease for lease in self._pool.leases.values() if lease.id in self._created]
+
     def get(self, lease_id: str) -> Lease:
         """A live lease; raises :class:`NoSuchLease`."""
-        try:
-            return self._pool.leases[lease_id]
-        except KeyError:
+        lease = self._pool.leases.get(lease_id)
+        if lease is None or lease_id not in self._created:
             raise NoSuchLease(
                 "no such lease: it was released, ran out, or never was",
                 hint="socketpool leases lists those that live",
-            ) from None
+            )
+        return lease
 
     def renew(self, lease_id: str) -> Lease:
         """Give the lease another time to live; raises :class:`NoSuchLease`."""
@@ -200,13 +205,17 @@ class LeaseKeeper:
         lease = self._grant_now(ask) or await self._wait(ask)
         self._granting.add(lease.id)
         try:
-            self._created[lease.id] = time.time()
+            created = time.time()
             record = LeaseRecord(
-                lease.id, lease.generation, lease.key, lease.ttl, time.time(), lease.grants
+                lease.id, lease.generation, lease.key, lease.ttl, created, lease.grants
             )
             await self._journal.write(Save(record))
             ports = [grant.port for grant in lease.grants]
             workspace.create(self._state.workspaces, LeaseClaim(lease.id, lease.generation), ports)
+            self._created[lease.id] = created
+        except asyncio.CancelledError:  # nobody waits for it any more
+            await self._end(lease, LeaseEvent.RELEASE)
+            raise
         except (StoreError, OSError) as error:
             await self._end(lease, LeaseEvent.RELEASE)
             if isinstance(error, StoreError):
@@ -244,13 +253,13 @@ class LeaseKeeper:
             # Not wait_for: it could throw away a lease granted in the moment of its timeout.
             done, _ = await asyncio.wait({future}, timeout=ask.wait)
         except asyncio.CancelledError:
-            self.queue.leave(waiter)
             if future.done():
                 self._pool.end(future.result().id, LeaseEvent.RELEASE, _now())
                 self.queue.serve()
             raise
-        if not done:
+        finally:
             self.queue.leave(waiter)
+        if not done:
             raise self._no_capacity(ask, ahead)
         return future.result()
 

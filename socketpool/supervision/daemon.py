@@ -203,6 +203,7 @@ def service_spec(settings: Settings, state: StateDir, service: Service) -> dict[
         "environment": service.environment,
         "limits": service.limits.model_dump(),
         "scratch": str(state.scratch),
+        "supervisord_pid": str(state.supervisord_pid),
         "own_workspace": service.sdk is None,
         "values": {
             "host": settings.services_host,

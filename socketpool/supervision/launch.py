@@ -38,6 +38,16 @@ def die_with_parent(sig: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(sig), 0, 0, 0)
 
 
+def end_with_supervisord(pid_file: str) -> None:
+    """Have the kernel end this process when supervisord does; exit if it already has.
+
+    The kernel only watches the parent that we have by now, so look whether that is supervisord.
+    """
+    die_with_parent(signal.SIGKILL)
+    if os.getppid() != int(pathlib.Path(pid_file).read_text(encoding="ascii")):
+        sys.exit("supervisord has ended")
+
+
 def no_new_privileges() -> None:
     """Give up set-user-id programs for this process and all it starts."""
     if sys.platform == "linux":
@@ -61,12 +71,9 @@ def fill(text: str, values: dict[str, str]) -> str:
 
 def main(spec_path: str, port: str) -> NoReturn:
     """Become the program that the specification names."""
-    parent = os.getppid()
-    die_with_parent(signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before we asked
-        sys.exit(1)
-    no_new_privileges()
     spec: dict[str, Any] = json.loads(pathlib.Path(spec_path).read_text(encoding="utf-8"))
+    end_with_supervisord(spec["supervisord_pid"])
+    no_new_privileges()
     environment = {
         name: value
         for name, value in os.environ.items()

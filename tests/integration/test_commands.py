@@ -7,6 +7,7 @@ import json
 import signal
 import socket
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,10 +19,9 @@ from socketpool.cli.base import exit_code_of
 from socketpool.config.fields import Address
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pools import PoolMaker, RunningPool
 
+HERE = str(Path(__file__).parents[1] / "data" / "webflow-site.zip")
 COMMANDS = ("socketpool", "socketpool_client", "socketpool_server")
 
 
@@ -128,12 +128,13 @@ def test_a_held_lease_is_released_with_ctrl_c(shared_pool: RunningPool) -> None:
     ("name", "arguments", "part"),
     [
         ("socketpool_client", (), "--help"),
-        ("socketpool_client", ("127.0.0.1", "8080", "a.zip"), "services"),
-        ("socketpool_client", ("256.0.0.1", "8080", "a.zip", "upload"), "IP address"),
-        ("socketpool_client", ("127.0.0.1", "0", "a.zip", "upload"), "from 1 to 65535"),
-        ("socketpool_client", ("127.0.0.1", "70000", "a.zip", "upload"), "from 1 to 65535"),
-        ("socketpool_client", ("127.0.0.1", "80", "a.zip", "upload", "--wait", "x"), "--wait"),
-        ("socketpool_client", ("127.0.0.1", "80", "a.zip", "upload", "--wait", "999"), "--wait"),
+        ("socketpool_client", ("127.0.0.1", "8080", HERE), "services"),
+        ("socketpool_client", ("127.0.0.1", "8080", "no.zip", "upload"), "'no.zip' does not exist"),
+        ("socketpool_client", ("256.0.0.1", "8080", HERE, "upload"), "IP address"),
+        ("socketpool_client", ("127.0.0.1", "0", HERE, "upload"), "from 1 to 65535"),
+        ("socketpool_client", ("127.0.0.1", "70000", HERE, "upload"), "from 1 to 65535"),
+        ("socketpool_client", ("127.0.0.1", "80", HERE, "upload", "--wait", "x"), "--wait"),
+        ("socketpool_client", ("127.0.0.1", "80", HERE, "upload", "--wait", "999"), "--wait"),
         ("socketpool_client", ("--nonsense",), "--nonsense"),
         ("socketpool", (), "Usage|status"),
         ("socketpool", ("nonsense",), "nonsense"),
@@ -164,7 +165,7 @@ def test_nobody_there_is_3(tmp_path: Path) -> None:
         port = closed.getsockname()[1]
         for name, arguments in (
             ("socketpool", ("status", "--pool", f"127.0.0.1:{port}")),
-            ("socketpool_client", ("127.0.0.1", port, "a.zip", "upload")),
+            ("socketpool_client", ("127.0.0.1", port, HERE, "upload")),
         ):
             done = run_tool(name, *arguments, "--state-dir", tmp_path / "s")
             assert done.returncode == 3
@@ -228,13 +229,13 @@ def test_an_unknown_service_is_2_with_the_known_ones(shared_pool: RunningPool) -
 
 
 def test_the_client_refuses_unknown_services_and_senseless_orders(
-    shared_pool: RunningPool, tmp_path: Path
+    shared_pool: RunningPool,
 ) -> None:
     before = shared_pool.request("GET", "/v1/leases").body
     for services, part in ((["nope"], "probe, web"), (["web"], "plain program")):
         done = run_tool(
             "socketpool_client",
-            *("127.0.0.1", shared_pool.port, tmp_path / "a.zip", *services),
+            *("127.0.0.1", shared_pool.port, HERE, *services),
             *("--state-dir", shared_pool.state),
         )
         assert done.returncode == 2, done.stderr

@@ -170,9 +170,12 @@ def test_a_killed_pool_server_comes_back_with_its_leases(hardy_pool: RunningPool
     lease = pool.lease("probe", "web", ttl=60)
     released = pool.lease("probe")
     pool.release(released)
+    client = pool.client()
+    assert client.renew(lease["lease"]) > 0
     before = pool.server_pid()
     kill(before)
     await_back(pool, before)
+    assert client.renew(lease["lease"]) > 0, "its kept connection was closed meanwhile"
     live = [entry["lease"] for entry in pool.request("GET", "/v1/leases").body]
     assert live == [lease["lease"]]
     assert ask_probe(lease, "echo", text="x") == "x"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import socket
 import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -31,7 +32,6 @@ from socketpool.cli.base import exit_code_of
 from socketpool.cli.server import command
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
     from pools import PoolMaker, RunningPool
 
@@ -57,15 +57,39 @@ def ipv6() -> bool:
         return False
 
 
-def everybody_can_run(program: Path) -> bool:
-    done = subprocess.run(
-        ["sh", "-c", f"{shlex.quote(str(program))} -c 'import socketpool'"],
-        user=65534,
-        group=65534,
-        extra_groups=[],
-        capture_output=True,
-        check=False,
-    )
+def server_for_everybody(folder: Path) -> list[str]:
+    """``socketpool_server`` as any user of this machine can run it.
+
+    Where the interpreter of these tests is private, the system's own of the same version stands in
+    for it, with the same packages.
+    """
+    if works_for_nobody(TOOLS / "socketpool_server"):
+        return [str(TOOLS / "socketpool_server")]
+    home = folder / "venv"
+    subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", home], check=True)
+    (site,) = home.glob("lib/python*/site-packages")
+    root = Path(__file__).parents[2]
+    packages = [p for p in sys.path if p.endswith("site-packages")]
+    (site / "packages.pth").write_text("\n".join([str(root), *packages]) + "\n")
+    script = home / "socketpool_server.py"
+    script.write_text("from socketpool.cli.server import main\nmain()\n")
+    assert works_for_nobody(home / "bin" / "python", "-c", "import socketpool.cli.server")
+    return [str(home / "bin" / "python"), str(script)]
+
+
+def works_for_nobody(program: Path, *arguments: str) -> bool:
+    try:
+        done = subprocess.run(
+            [program, *(arguments or ["--help"])],
+            user=65534,
+            group=65534,
+            extra_groups=[],
+            capture_output=True,
+            cwd="/",
+            check=False,
+        )
+    except PermissionError:
+        return False
     return done.returncode == 0
 
 
@@ -113,7 +137,7 @@ def test_what_is_announced_is_what_there_is(new_pool: PoolMaker) -> None:
     for instance in pool.instances():
         assert str(instance["port"]) in pool.output
     assert f"supervisorctl -c {pool.state}/supervisord.conf status" in pool.output
-    assert f"socketpool_client 127.0.0.1 {pool.port}" in pool.output
+    assert "socketpool_client" not in pool.output, "none of these services has a client portion"
 
 
 def test_supervisord_is_private_and_its_own(shared_pool: RunningPool) -> None:
@@ -200,7 +224,7 @@ def test_a_port_in_use_is_refused_and_nothing_is_started(new_pool: PoolMaker) ->
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         said = refused(new_pool, "127.0.0.1", port, "21000-21099")
-    assert f"127.0.0.1:{port} is in use" in said
+    assert f"can't listen on 127.0.0.1:{port}: Address already in use" in said
 
 
 def test_an_address_of_another_machine_is_refused(new_pool: PoolMaker) -> None:
@@ -215,7 +239,7 @@ def test_an_address_of_another_machine_is_refused(new_pool: PoolMaker) -> None:
         (("127.0.0.1", "65536", "21000-21099"), "from 0 to 65535"),
         (("127.0.0.1", "http", "21000-21099"), "from 0 to 65535"),
         (("127.0.0.1", "0", "32000-33000"), "outgoing connections"),
-        (("127.0.0.1", "0", "21099-21000"), "21099-65535"),
+        (("127.0.0.1", "0", "21099-21000"), "above the last"),
         (("127.0.0.1", "0", "/no/such/pool.yml"), "No such file"),
         (("127.0.0.1", "0"), "--help"),
         ((), "--help"),
@@ -264,7 +288,7 @@ def test_a_state_directory_with_odd_characters_works(new_pool: PoolMaker) -> Non
     pool = new_pool.launch(folder, path, ports)
     with pool.leased("probe", "web") as lease:
         assert "x" in ask_probe(lease, "write", name="x")
-    assert "RUNNING" in pool.supervisorctl("status", "pool-server")
+    eventually(lambda: "RUNNING" in pool.supervisorctl("status", "pool-server"), "its status")
 
 
 def test_the_environment_names_the_state_directory(new_pool: PoolMaker) -> None:
@@ -329,11 +353,10 @@ def test_an_ordinary_user_runs_a_pool_and_root_is_warned(
     path = new_pool.write(folder, {"web": WEB | {"warm": 1}}, ports=ports)
     for each in (folder, *folder.rglob("*")):
         os.chown(each, 65534, 65534)
-    if not everybody_can_run(TOOLS / "python3"):
-        pytest.skip("this installation can't be read by other users")
+    command = server_for_everybody(folder)
     with (folder / "out").open("wb") as out:
         server = subprocess.Popen(
-            [TOOLS / "socketpool_server", "127.0.0.1", "0", path, "--state-dir", folder / "s"],
+            [*command, "127.0.0.1", "0", path, "--state-dir", folder / "s"],
             stdout=out,
             stderr=out,
             env=clean_environment(folder) | {"PYTHONUNBUFFERED": "1"},

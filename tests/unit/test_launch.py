@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -30,7 +31,9 @@ print(json.dumps({
 @pytest.fixture
 def spec(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "show.py").write_text(SHOW)
+    (tmp_path / "supervisord.pid").write_text(f"{os.getpid()}\n")
     return {
+        "supervisord_pid": str(tmp_path / "supervisord.pid"),
         "scratch": str(tmp_path / "scratch"),
         "own_workspace": True,
         "environment": {},
@@ -171,3 +174,13 @@ def test_the_launcher_needs_the_standard_library_alone() -> None:
     """It is started for every instance; importing anything of ours would cost more than all."""
     source = Path(launch.__file__).read_text()
     assert "socketpool" not in "\n".join(x for x in source.splitlines() if "import" in x)
+
+
+def test_a_program_is_not_started_for_a_supervisord_that_has_ended(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "supervisord.pid").write_text("4194305\n")
+    done = start(spec, tmp_path)
+    assert done.returncode == 1
+    assert "supervisord has ended" in done.stderr
+    assert done.stdout == ""

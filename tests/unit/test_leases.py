@@ -1,0 +1,291 @@
+"""The keeper of the leases, with real store and workspaces, at moments hard to hit from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from socketpool.config.models import LeaseSettings
+from socketpool.config.statedir import StateDir
+from socketpool.core.lifecycle import InstanceEvent, InstanceState
+from socketpool.core.pool import Pool
+from socketpool.core.ports import PortRange
+from socketpool.core.records import Instance, ServicePlan
+from socketpool.errors import NoCapacity
+from socketpool.rsi import workspace
+from socketpool.rsi.tokens import LeaseTokens
+from socketpool.server.journal import Journal
+from socketpool.server.leases import (
+    Ask,
+    KeyReused,
+    LeaseKeeper,
+    NoSuchLease,
+    ServiceUnknown,
+    live_leases,
+)
+from socketpool.store.contract import StoreError
+from socketpool.store.sqlite import SqliteLeaseStore
+from socketpool.supervision.rpc import ProcessInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
+
+    from socketpool.core.records import Lease
+    from socketpool.store.contract import Change
+
+
+class GatedStore(SqliteLeaseStore):
+    """The real store; a test may close a gate before its commits, or have them fail."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.fails = False
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        assert self.gate.wait(10)
+        if self.fails:
+            raise StoreError("the disk is full")
+        super().commit(changes)
+
+
+class House:
+    """A keeper and all it works with, on one idle instance of ``up``."""
+
+    def __init__(self, folder: Path) -> None:
+        ids = map(str, itertools.count(1))
+        self.state = StateDir(folder)
+        self.state.prepare()
+        self.store = GatedStore(self.state.store)
+        self.journal = Journal(self.store)
+        self.pool = Pool(
+            [ServicePlan("up", 1, 4, restart=False), ServicePlan("down", 1, 4, restart=False)],
+            PortRange(2000, 2010),
+            max_age=3600,
+            new_id=lambda: next(ids),
+        )
+        self.pool.add(Instance("up", 2000, "up", InstanceState.IDLE))
+        self.keeper = LeaseKeeper(
+            self.pool,
+            self.state,
+            self.journal,
+            LeaseTokens("key"),
+            LeaseSettings(),
+            wanted=lambda: None,
+        )
+
+    def ask(self, *services: str, key: str = "", wait: float = 0) -> asyncio.Task[Lease]:
+        ask = Ask(services or ("up",), 60, key, wait)
+        return asyncio.create_task(self.keeper.acquire(ask))
+
+    def becomes_idle(self) -> None:
+        port = max(self.pool.instances) + 1
+        self.pool.add(Instance("up", port, "up"))
+        self.pool.apply(port, InstanceEvent.READY, 0)
+        self.keeper.serve_waiting()
+
+    def workspaces(self) -> list[str]:
+        return [p.name for p in self.state.workspaces.iterdir()]
+
+
+@pytest.fixture
+def within(tmp_path: Path) -> Callable[[Callable[[House], Awaitable[Any]]], None]:
+    """Runs a scenario in an event loop, with a house that is closed after it."""
+
+    def run(scenario: Callable[[House], Awaitable[Any]]) -> None:
+        async def body() -> None:
+            house = House(tmp_path)
+            try:
+                async with asyncio.timeout(20):
+                    await scenario(house)
+            finally:
+                house.store.gate.set()
+                await house.journal.close()
+
+        asyncio.run(body())
+
+    return run
+
+
+async def a_moment() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_a_lease_is_in_the_store_before_anybody_hears_of_it(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        house.store.gate.clear()
+        asked = house.ask()
+        await a_moment()
+        assert not asked.done()
+        assert house.workspaces() == []
+        house.store.gate.set()
+        lease = await asked
+        assert [record.id for record in house.store.load()[0]] == [lease.id]
+        assert house.workspaces() == [lease.id]
+
+    within(scenario)
+
+
+def test_a_lease_that_is_being_granted_can_t_be_seen_or_ended_by_others(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        house.store.gate.clear()
+        asked = house.ask()
+        await a_moment()
+        (born,) = house.pool.leases
+        assert house.keeper.live() == []
+        with pytest.raises(NoSuchLease):
+            house.keeper.renew(born)
+        with pytest.raises(NoSuchLease):
+            await house.keeper.release(born)
+        house.store.gate.set()
+        lease = await asked
+        assert house.keeper.live() == [lease]
+        await house.keeper.release(lease.id)
+        assert house.keeper.live() == []
+        assert house.workspaces() == []
+
+    within(scenario)
+
+
+def test_a_lease_just_granted_to_who_waited_does_not_disturb_the_list(within: Any) -> None:
+    """Between the grant and the moment in which the waiting task goes on, others may look."""
+
+    async def scenario(house: House) -> None:
+        await house.ask()
+        waiting = house.ask(wait=10)
+        await a_moment()
+        house.becomes_idle()
+        for lease in house.keeper.live():
+            assert house.keeper.created(lease) > 0
+        second = await waiting
+        assert second in house.keeper.live()
+
+    within(scenario)
+
+
+def test_a_store_that_fails_grants_nothing_and_takes_nothing(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        house.store.fails = True
+        with pytest.raises(StoreError, match="full"):
+            await house.ask()
+        assert house.pool.leases == {}
+        assert house.pool.idle_count("up") == 1
+        assert house.workspaces() == []
+        house.store.fails = False
+        assert (await house.ask()).grants[0].port == 2000
+
+    within(scenario)
+
+
+def test_a_workspace_that_can_t_be_made_grants_nothing(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        (house.state.workspaces / "1").write_text("in the way")
+        with pytest.raises(StoreError, match="workspace"):
+            await house.ask()
+        assert house.pool.idle_count("up") == 1
+        assert house.store.load()[0] == []
+
+    within(scenario)
+
+
+def test_a_release_that_can_t_be_stored_is_still_a_release(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        lease = await house.ask()
+        house.store.fails = True
+        await house.keeper.release(lease.id)
+        assert house.pool.idle_count("up") == 1
+        processes = [ProcessInfo("up", "2000", "RUNNING", 1, "")]
+        records, _ = house.store.load()
+        assert [record.id for record in records] == [lease.id]
+        assert live_leases(records, processes, house.state) == []
+
+    within(scenario)
+
+
+def test_who_asks_with_one_key_at_the_same_time_gets_one_lease(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        house.store.gate.clear()
+        asked = [house.ask(key="k") for _ in range(5)]
+        await a_moment()
+        asked[0].cancel()  # the first client goes; the others must not notice
+        await a_moment()
+        house.store.gate.set()
+        leases = await asyncio.gather(*asked[1:])
+        assert len({lease.id for lease in leases}) == 1
+        assert (await house.ask(key="k")).id == leases[0].id
+
+    within(scenario)
+
+
+def test_a_key_of_another_request_is_refused_even_while_that_waits(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        await house.ask()
+        waiting = house.ask(key="k", wait=10)
+        await a_moment()
+        other = house.ask("down", key="k")
+        await a_moment()
+        house.becomes_idle()
+        await waiting
+        with pytest.raises(KeyReused):
+            await other
+
+    within(scenario)
+
+
+def test_waiting_ends_after_the_time_the_client_gave(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        await house.ask()
+        with pytest.raises(NoCapacity, match="up"):
+            await house.ask(wait=0.05)
+        assert len(house.keeper.queue) == 0
+        house.becomes_idle()
+        assert house.pool.idle_count("up") == 1, "nothing was granted to who had left"
+
+    within(scenario)
+
+
+def test_who_is_cancelled_while_waiting_gets_nothing(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        await house.ask()
+        waiting = house.ask(wait=10)
+        await a_moment()
+        waiting.cancel()
+        await a_moment()
+        house.becomes_idle()
+        assert house.pool.idle_count("up") == 1
+
+    within(scenario)
+
+
+def test_an_unknown_service_is_refused_before_anything_else(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        with pytest.raises(ServiceUnknown) as caught:
+            await house.ask("up", "nope", wait=10)
+        assert caught.value.hint == "known services: down, up"
+        assert house.pool.idle_count("up") == 1
+
+    within(scenario)
+
+
+def test_after_a_restart_live_leases_are_those_with_workspace_and_instances(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        house.becomes_idle()
+        house.becomes_idle()
+        kept, without_workspace, without_instance = [await house.ask() for _ in range(3)]
+        workspace.discard(house.state.workspaces, house.state.trash, without_workspace.id)
+        (house.state.workspaces / "stray").mkdir()
+        ports = {g.port for lease in (kept, without_workspace) for g in lease.grants}
+        processes = [ProcessInfo("up", str(port), "RUNNING", 1, "") for port in ports]
+        live = live_leases(house.store.load()[0], processes, house.state)
+        assert [record.id for record in live] == [kept.id]
+        assert house.workspaces() == [kept.id]
+        assert without_instance.id not in house.workspaces()
+
+    within(scenario)
