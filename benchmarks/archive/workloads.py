@@ -37,9 +37,9 @@ def make_workloads(folder: Path, *, quick: bool) -> list[Workload]:
     return [
         _site(folder / "site"),
         _generated(folder / "large", f"{large // 10} MB", large, 100_000, 100),
-        _generated(folder / "large-tenth", f"{large // 10} MB", large, 100_000, 10),
         _generated(folder / "tiny", f"{tiny:,} tiny", tiny, 100, 10),
         _generated(folder / "tiny-all", f"{tiny:,} tiny", tiny, 100, 1),
+        _generated(folder / "large-tenth", f"{large // 10} MB", large, 100_000, 10),
     ]
 
 
