@@ -264,7 +264,8 @@ def test_a_state_directory_with_odd_characters_works(new_pool: PoolMaker) -> Non
     pool = new_pool.launch(folder, path, ports)
     with pool.leased("probe", "web") as lease:
         assert "x" in ask_probe(lease, "write", name="x")
-    assert "RUNNING" in pool.supervisorctl("status", "pool-server")
+    # supervisord calls it so after its startsecs.
+    eventually(lambda: "RUNNING" in pool.supervisorctl("status", "pool-server"), "RUNNING")
 
 
 def test_the_environment_names_the_state_directory(new_pool: PoolMaker) -> None:
