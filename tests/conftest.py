@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 from pools import PROBE, WEB, PoolMaker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pools import RunningPool
+
+# No deadline: the machine may be busy.  No database: the tests leave nothing in the checkout.
+settings.register_profile("socketpool", deadline=None, database=None)
+settings.load_profile("socketpool")
 
 
 @pytest.fixture

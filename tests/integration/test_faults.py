@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import threading
@@ -421,6 +422,28 @@ def test_who_waits_gets_what_is_given_back(hardy_pool: RunningPool) -> None:
         second = waiting.result(60)
     assert place(second, "single")["port"] == place(first, "single")["port"]
     assert second["lease"] != first["lease"]
+
+
+@pytest.mark.xfail(
+    reason="known: the API does not watch the connection of a request that waits", strict=True
+)
+def test_a_client_that_goes_while_it_waits_takes_nothing_with_it(hardy_pool: RunningPool) -> None:
+    """Otherwise the instance stays leased to nobody for the whole time to live."""
+    pool = hardy_pool
+    first = pool.lease("single")
+    ask = json.dumps({"services": ["single"], "wait": 60, "ttl": 600}).encode()
+    with socket.create_connection((pool.host, pool.port), 10) as gone:
+        gone.sendall(
+            b"POST /v1/leases HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Authorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b"
+            % (pool.token.encode(), len(ask), ask)
+        )
+        gone.settimeout(0.5)
+        with pytest.raises(TimeoutError):  # it waits
+            gone.recv(1)
+    pool.release(first)
+    answer = pool.request("POST", "/v1/leases", {"services": ["single"], "wait": 3})
+    assert answer.status == 201
 
 
 def test_waiting_in_vain_is_no_capacity_with_a_time_to_try_again(hardy_pool: RunningPool) -> None:

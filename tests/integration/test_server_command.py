@@ -32,7 +32,6 @@ from socketpool.cli.base import exit_code_of
 from socketpool.cli.server import command
 
 if TYPE_CHECKING:
-
     from pools import PoolMaker, RunningPool
 
 SMALL = {"probe": PROBE | {"warm": 1, "max": 2}}
@@ -288,7 +287,8 @@ def test_a_state_directory_with_odd_characters_works(new_pool: PoolMaker) -> Non
     pool = new_pool.launch(folder, path, ports)
     with pool.leased("probe", "web") as lease:
         assert "x" in ask_probe(lease, "write", name="x")
-    eventually(lambda: "RUNNING" in pool.supervisorctl("status", "pool-server"), "its status")
+    # supervisord calls it so after its startsecs.
+    eventually(lambda: "RUNNING" in pool.supervisorctl("status", "pool-server"), "RUNNING")
 
 
 def test_the_environment_names_the_state_directory(new_pool: PoolMaker) -> None:
