@@ -133,7 +133,10 @@ class WorkspaceLock(SemaphoreInterface):
 
     def lock(self) -> None:
         """See `SemaphoreInterface.lock`."""
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            raise NotAuthorised("the lease has ended", hint="take a new lease") from None
         deadline = time.monotonic() + self._patience
         while True:
             try:

@@ -12,7 +12,7 @@ from pools import PROBE, ask_probe, connects, ended, place, session
 from waiting import eventually
 
 from socketpool.errors import NotAuthorised, ServiceFailed, SocketpoolError, TimedOut
-from socketpool.rsi.blocks import ConnectionCut, send_line_block
+from socketpool.rsi.blocks import ConnectionCut, read_line_block, send_line_block
 from socketpool.rsi.session import await_event, greet
 from socketpool.rsi.tokens import LeaseClaim, LeaseTokens
 
@@ -144,6 +144,7 @@ def test_a_session_ends_soon_after_its_lease(shared_pool: RunningPool) -> None:
     lease = shared_pool.lease("probe")
     with session(lease, "probe") as stream:
         send_line_block(stream, '{"do": "sleep", "seconds": 600}')
+        assert "sleeping" in read_line_block(stream)
         shared_pool.release(lease)
         with pytest.raises((ConnectionCut, NotAuthorised)):  # at work by then, or not yet
             await_event(stream, "done")

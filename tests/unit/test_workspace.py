@@ -103,6 +103,13 @@ def test_the_lock_keeps_others_out_until_it_is_given_back(folder: Path) -> None:
         pass
 
 
+def test_a_step_that_begins_as_its_lease_ends_is_told_so(folder: Path) -> None:
+    entered = workspace.enter(folder / "workspaces", CLAIM, 2000)
+    workspace.discard(folder / "workspaces", folder / "trash", "abc123")
+    with pytest.raises(NotAuthorised, match="lease has ended"):
+        WorkspaceLock(entered, patience=0).lock()
+
+
 def test_the_lock_is_given_back_when_the_work_fails(folder: Path) -> None:
     lock = WorkspaceLock(Workspace(folder / "workspaces" / "abc123"), patience=0.1)
     with pytest.raises(ZeroDivisionError), lock.locked():

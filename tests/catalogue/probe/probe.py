@@ -61,6 +61,7 @@ class Probe(ServiceServer):
 
     def do_sleep(self, seconds: float) -> None:
         """Take time."""
+        self.progress(0, 1, "sleeping")
         time.sleep(seconds)
 
     def do_spawn(self) -> int:
