@@ -5,6 +5,7 @@ A token of the state directory is for the pool on this machine only: it is never
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -39,7 +40,7 @@ def find_token(host: str, port: int, *, file: str | None, state_dir: str | None)
         local is not None
         and local[1] == port
         and _stands_for(host, local[0])
-        and state.token.exists()
+        and _is_running(state)
     ):
         return read_secret(state.token)
     with closing(PoolClient(host, port, "")) as client:
@@ -59,6 +60,21 @@ def local_address(state: StateDir) -> tuple[str, int] | None:
         return address.host, address.port
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _is_running(state: StateDir) -> bool:
+    """Whether a server holds the state directory; after its end anybody may have its port."""
+    try:
+        fd = os.open(state.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _expanded(name: str) -> Path:

@@ -79,7 +79,7 @@ class Readiness(Strict):
 class Limits(Strict):
     """Bounds on each process of a service (for SDK services: on each session)."""
 
-    memory: Size | None = None
+    memory: Annotated[Size, Field(ge=32 << 20)] | None = None
     cpu: Duration | None = None
     file_size: Size | None = None
     open_files: Annotated[int, Field(strict=True, ge=16, le=1_000_000)] | None = None

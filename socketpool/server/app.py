@@ -52,9 +52,6 @@ STATUS: dict[type[SocketpoolError], int] = {
 
 RETRY_AFTER_SECONDS = 5
 
-GONE_BEAT = 0.5
-"""Seconds between looks whether a client that waits is still there."""
-
 
 class ClientGone(SocketpoolError):
     """The client hung up; nobody reads this answer."""
@@ -189,14 +186,21 @@ def _health_routes(keeper: Keeper) -> APIRouter:
 async def _unless_gone(request: Request, wanted: Coroutine[Any, Any, Lease]) -> Lease:
     """Wait as long as the client does: one that has hung up must not be granted anything."""
     task = asyncio.create_task(wanted)
+    gone = asyncio.create_task(_disconnected(request))
     try:
-        while not (await asyncio.wait({task}, timeout=GONE_BEAT))[0]:
-            if await request.is_disconnected():
-                task.cancel()
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            raise ClientGone("the client did not wait for its lease")
         return await task
-    except asyncio.CancelledError:
+    finally:
         task.cancel()
-        raise ClientGone("the client did not wait for its lease") from None
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _view(keeper: Keeper, lease: Lease, host: str) -> LeaseView:

@@ -57,6 +57,7 @@ class InstanceKeeper:
         self._look = asyncio.Event()
         self._growing = asyncio.Lock()
         self._pidfds: dict[int, int] = {}  # port -> descriptor that turns readable at its exit
+        self._gone: dict[int, int] = {}  # port -> the process that was last seen to end
         self._blocks: dict[str, int] = {}  # service -> highest block number
         self.busy: set[int] = set()
         """Ports of the range that somebody else held when they were last wanted."""
@@ -181,7 +182,10 @@ class InstanceKeeper:
         """Let what supervisord says happen to the instance; True when it became idle."""
         port = instance.port
         pid = process.pid if process is not None and process.alive else 0
-        if instance.pid and pid != instance.pid:
+        if pid == self._gone.get(port):
+            pid = 0  # what supervisord said was true before its exit was told to us
+        known = self._pool.instances[port].pid
+        if known and pid != known:
             self._lose(port)
         if pid and self._pool.instances[port].pid != pid:
             self._pool.saw(port, pid)
@@ -229,6 +233,7 @@ class InstanceKeeper:
 
     def _lose(self, port: int) -> None:
         self._unwatch_exit(port)
+        self._gone[port] = self._pool.instances[port].pid
         instance = self._pool.apply(port, InstanceEvent.LOST, _now())
         log.info("process exited", extra={"instance": instance.name, "state": instance.state})
 

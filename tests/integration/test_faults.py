@@ -424,9 +424,6 @@ def test_who_waits_gets_what_is_given_back(hardy_pool: RunningPool) -> None:
     assert second["lease"] != first["lease"]
 
 
-@pytest.mark.xfail(
-    reason="known: the API does not watch the connection of a request that waits", strict=True
-)
 def test_a_client_that_goes_while_it_waits_takes_nothing_with_it(hardy_pool: RunningPool) -> None:
     """Otherwise the instance stays leased to nobody for the whole time to live."""
     pool = hardy_pool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import socket
 import threading
@@ -56,6 +57,14 @@ def state(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def running(state: Path) -> Iterator[None]:
+    """What a server does for as long as it runs."""
+    with (state / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def pool_at(state: Path, listen: str) -> None:
     (state / "pool.json").write_text(json.dumps({"listen": listen}))
 
@@ -64,12 +73,23 @@ def find(host: str, port: int, state: Path, file: str | None = None) -> str:
     return find_token(host, port, file=file, state_dir=str(state))
 
 
+def test_who_has_the_port_of_a_pool_that_has_stopped_is_not_shown_its_token(
+    state: Path, port: int
+) -> None:
+    pool_at(state, f"127.0.0.1:{port}")
+    (state / "lock").touch()
+    with pytest.raises(NotAuthorised):
+        find("127.0.0.1", port, state)
+
+
+@pytest.mark.usefixtures("running")
 def test_the_pool_of_this_account_is_shown_its_token(state: Path, port: int) -> None:
     pool_at(state, f"127.0.0.1:{port}")
     assert find("127.0.0.1", port, state) == "local-token"
     assert find("localhost", port, state) == "local-token"
 
 
+@pytest.mark.usefixtures("running")
 def test_a_pool_on_all_addresses_is_shown_it_at_each(state: Path, port: int) -> None:
     pool_at(state, f"0.0.0.0:{port}")
     assert find("127.0.0.1", port, state) == "local-token"
