@@ -75,6 +75,8 @@ def merge(
     target = place if output is None else Path(os.path.realpath(output))
     if manifest.kind != ZIP:
         raise BadManifest("The manifest is that of a directory, not of a zip.")
+    if not target.exists():
+        backup = ""  # there is nothing to keep
     wishes = _Wishes(place, target, backup, digests)
     with Archive.open(place) as old, Archive.open(returned, limits) as new:
         if target == place:

@@ -78,7 +78,10 @@ def default_policy() -> Policy:
 
 
 def load_policy(path: Path) -> Policy:
-    """The policy of a file, on top of the shipped one unless the file says otherwise.
+    """The policy of a file; the shipped lists add to it as far as its ``defaults`` says.
+
+    Without that, the shipped deny list always does, the shipped include list only when the file
+    has none.
 
     Raises :class:`~socketpool.errors.ConfigError` naming file, line and what is allowed.
     """
@@ -135,7 +138,7 @@ def _parse(source: bytes, name: str) -> _Lists:
             hint='Patterns need quotes: "*.html", because YAML gives * a meaning of its own.',
         ) from error
     lists: dict[str, tuple[str, ...]] = {}
-    defaults = "all"
+    defaults = ""
     seen = set()
     for key, value in _mapping(root, name):
         if key.value in seen:
@@ -151,6 +154,9 @@ def _parse(source: bytes, name: str) -> _Lists:
             raise _refuse(
                 name, key, f"the key {key.value!r} is unknown; allowed are {', '.join(_KEYS)}"
             )
+    if not defaults:
+        # Who says what may leave means just that; who only says what may not means the rest.
+        defaults = "deny" if "include" in lists else "all"
     return _Lists(lists.get("include", ()), lists.get("deny", ()), defaults)
 
 

@@ -12,6 +12,7 @@ import click
 
 from socketpool.archive.manifest import Manifest
 from socketpool.archive.names import show
+from socketpool.cli.base import make_console
 from socketpool.cli.hook import load_hook
 
 if TYPE_CHECKING:
@@ -184,22 +185,28 @@ def _print_plan_json(made: Plan, file: Path, signature: str) -> None:
 
 
 def _print_plan(made: Plan, signature: str) -> None:
-    from rich.console import Console  # noqa: PLC0415
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    console = Console()
-    rules = Table("rule", "", "members", "bytes", title="What the rules say")
+    console = make_console()
+    staying = Table("member", "because", title="What would stay", box=None, pad_edge=False)
+    for row, each in enumerate(each for each in made if not each.send):
+        if row == _MOST_ROWS:
+            staying.add_row(f"… and {made.kept_members - row:,} more (all of them: --json)", "")
+            break
+        staying.add_row(escape(show(each.name)), escape(each.rule))
+    rules = Table("rule", "", "members", "bytes", title="What the rules say", box=None)
     for total in sorted(made.totals(), key=lambda each: (not each.send, -each.members)):
         verdict = "leaves" if total.send else "stays"
         rules.add_row(escape(total.rule), verdict, f"{total.members:,}", f"{total.bytes:,}")
-    leaving = Table("member", "bytes", title="What would leave")
+    leaving = Table("member", "bytes", title="What would leave", box=None, pad_edge=False)
     for row, each in enumerate(each for each in made if each.send):
         if row == _MOST_ROWS:
             leaving.add_row(f"… and {len(made.sent) - row:,} more (all of them: --json)", "")
             break
         leaving.add_row(escape(show(each.name)), f"{each.size:,}")
     console.print(leaving)
+    console.print(staying)
     console.print(rules)
     console.print(
         f"{len(made.sent):,} members ({made.sent_bytes:,} bytes) would leave,"
@@ -212,11 +219,10 @@ def _print_plan(made: Plan, signature: str) -> None:
 
 
 def _print_report(report: MergeReport) -> None:
-    from rich.console import Console  # noqa: PLC0415
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    console = Console()
+    console = make_console()
     if report.changed:
         table = Table("member", "bytes before", "bytes now", title="Changed")
         for change in report.changed[:_MOST_ROWS]:

@@ -17,6 +17,8 @@ from socketpool.errors import INTERRUPTED_EXIT_CODE, SocketpoolError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rich.console import Console
+
 HELP_NAMES = ["-help", "--help", "-h"]
 
 
@@ -36,6 +38,16 @@ def say(text: str = "") -> None:
     """A line for the user, on stderr; whether anybody reads it must not decide over the work."""
     with suppress(BrokenPipeError):
         click.echo(printable(text), err=True)
+
+
+def make_console() -> Console:
+    """Where tables are printed; what goes to a file or a pipe is not folded."""
+    from rich.console import Console  # noqa: PLC0415 - takes its time, and few commands need it
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 200
+    return console
 
 
 class HowtoCommand(click.Command):

@@ -6,11 +6,10 @@ import json
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from socketpool.cli.base import printable
+from socketpool.cli.base import make_console, printable
 from socketpool.cli.pooloptions import with_pool
 
 if TYPE_CHECKING:
@@ -60,7 +59,4 @@ def _print_table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> N
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(escape(printable(cell)) for cell in row))
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200  # piped output is for programs: don't fold it
-    console.print(table)
+    make_console().print(table)

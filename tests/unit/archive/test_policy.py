@@ -141,11 +141,11 @@ def test_a_missing_policy_file_is_named(tmp_path: Path) -> None:
         load_policy(tmp_path / "none.yml")
 
 
-def test_a_project_adds_to_the_shipped_rules(tmp_path: Path) -> None:
+def test_a_project_s_include_stands_alone_while_the_shipped_deny_list_stays(tmp_path: Path) -> None:
     (tmp_path / ".socketpool.yml").write_text('include: ["*.svg"]\ndeny: ["Drafts/"]')
     policy = find_policy(tmp_path / "site.zip")
     assert policy.decide(b"a.svg").send
-    assert policy.decide(b"a.html").send
+    assert not policy.decide(b"a.html").send, "who says what may leave means just that"
     assert policy.decide(b"drafts/a.html") == (False, "deny: Drafts/")
     assert not policy.decide(b"a.key").send
 
@@ -209,3 +209,18 @@ def test_counts_and_bytes(tmp_path: Path) -> None:
         ("include: *.html", True, 1, 10),
         ("not included", False, 1, 7),
     ]
+
+
+def test_a_project_that_only_denies_keeps_the_shipped_include_list(tmp_path: Path) -> None:
+    (tmp_path / ".socketpool.yml").write_text('deny: ["drafts/"]')
+    policy = find_policy(tmp_path / "site.zip")
+    assert policy.decide(b"a.html").send
+    assert not policy.decide(b"drafts/a.html").send
+    assert not policy.decide(b"server.key").send
+
+
+def test_both_shipped_lists_apply_when_the_project_says_so(tmp_path: Path) -> None:
+    (tmp_path / ".socketpool.yml").write_text('include: ["*.svg"]\ndefaults: all')
+    policy = find_policy(tmp_path / "site.zip")
+    assert policy.decide(b"a.svg").send
+    assert policy.decide(b"a.html").send
