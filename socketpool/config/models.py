@@ -80,7 +80,7 @@ class Limits(Strict):
     """Bounds on each process of a service (for SDK services: on each session)."""
 
     memory: Annotated[Size, Field(ge=32 << 20)] | None = None
-    cpu: Duration | None = None
+    cpu: Annotated[Duration, Field(ge=1)] | None = None
     file_size: Size | None = None
     open_files: Annotated[int, Field(strict=True, ge=16, le=1_000_000)] | None = None
     sessions: Annotated[int, Field(strict=True, ge=1, le=1000)] = 8

@@ -59,8 +59,6 @@ class InstanceKeeper:
         self._pidfds: dict[int, int] = {}  # port -> descriptor that turns readable at its exit
         self._gone: dict[int, int] = {}  # port -> the process that was last seen to end
         self._blocks: dict[str, int] = {}  # service -> highest block number
-        self.busy: set[int] = set()
-        """Ports of the range that somebody else held when they were last wanted."""
 
     async def adopt(self, processes: list[ProcessInfo], leased: Collection[int]) -> None:
         """Take over what supervisord already runs, after a restart of the pool server.
@@ -95,8 +93,8 @@ class InstanceKeeper:
         while True:
             try:
                 await self._beat()
-            except SocketpoolError as error:
-                log.warning("supervision failed", extra={"error": error.message})
+            except (SocketpoolError, OSError) as error:
+                log.warning("supervision failed", extra={"error": str(error)})
                 await asyncio.sleep(SLOW_BEAT)
             moving = not self._pool.settled()
             with contextlib.suppress(TimeoutError):
@@ -137,7 +135,6 @@ class InstanceKeeper:
                     break
                 busy |= found
                 log.warning("ports held by others", extra={"ports": sorted(found)})
-            self.busy = (self.busy - set(ports)) | busy if runs else self.busy | busy
             for run in runs:
                 await self._register(service, run)
 
@@ -169,8 +166,8 @@ class InstanceKeeper:
         for instance in list(self._pool.instances.values()):
             try:
                 became_idle |= await self._observe(instance, by_name.get(instance.name))
-            except SocketpoolError as error:  # the others must not suffer from it
-                extra = {"instance": instance.name, "error": error.message}
+            except (SocketpoolError, OSError) as error:  # the others must not suffer from it
+                extra = {"instance": instance.name, "error": str(error)}
                 log.warning("supervision failed", extra=extra)
         for instance in self._pool.overdue(_now()):
             self._pool.apply(instance.port, InstanceEvent.OVERDUE, _now())
@@ -193,7 +190,8 @@ class InstanceKeeper:
                 self._watch_exit(port, pid)
         match self._pool.instances[port].state:
             case InstanceState.STARTING | InstanceState.FAILED:
-                if pid and await self._run(listens, pid, port):
+                ready = pid and await self._run(listens, pid, port)
+                if ready and self._pool.instances[port].pid == pid:  # it may have ended meanwhile
                     self._pool.apply(port, InstanceEvent.READY, _now())
                     self._watch_exit(port, pid)
                     return True

@@ -143,9 +143,9 @@ class Pool:
 
     def _write_files(self) -> None:
         state = self._state
-        for old in (*state.programs.iterdir(), *state.services.iterdir()):
-            old.unlink()
         try:
+            for old in (*state.programs.iterdir(), *state.services.iterdir()):
+                old.unlink()
             ensure_secret(state.token)
             ensure_secret(state.lease_key)
             for service in self._settings.services.values():
