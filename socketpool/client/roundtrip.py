@@ -115,7 +115,9 @@ class RoundTrip:
             self._scratch = Path(scratch)
             if "download" in {kinds[name] for name in self._services}:
                 self._check_signature(source)
-            plan = self._uploader.prepare(source, find_policy(self._path, self._wishes.policy))
+            policy = find_policy(self._path, self._wishes.policy)
+            self._limits = policy.limits
+            plan = self._uploader.prepare(source, policy)
             self._note_plan(plan, source)
             unique = list(dict.fromkeys(self._services))
             with leased(self._client, unique, wait=self._wishes.wait) as lease:
@@ -178,6 +180,7 @@ class RoundTrip:
             self._uploader.imploded.manifest,
             output=self._wishes.output,
             backup=self._wishes.backup,
+            limits=self._limits,
             allow_signed=self._wishes.allow_signed,
             digests=self._wishes.receipt is not None,
         )
