@@ -30,6 +30,7 @@ from socketpool.rsi.sessionprocess import run_session
 from socketpool.rsi.slots import Slots
 from socketpool.rsi.tokens import LeaseTokens, read_secret
 from socketpool.supervision.launch import die_with_parent, limit_resources
+from socketpool.supervision.notify import say_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +81,7 @@ class Runner:
         become_subreaper()
         with _listen(self._spec["host"], self._port) as listener:
             gc.freeze()  # keeps the collector from unsharing the pages of every child
+            say_ready()
             log.info("listening", extra={"port": self._port, "service": self._spec["name"]})
             while not self._stopping:
                 self._await_event(listener)

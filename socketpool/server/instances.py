@@ -17,7 +17,8 @@ from socketpool.core.lifecycle import InstanceEvent, InstanceState
 from socketpool.core.records import Instance
 from socketpool.errors import SocketpoolError
 from socketpool.supervision import conf
-from socketpool.supervision.processes import busy_ports, listens
+from socketpool.supervision.notify import ReadyMessages
+from socketpool.supervision.processes import busy_ports, listens, speaks_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -57,6 +58,8 @@ class InstanceKeeper:
         self._look = asyncio.Event()
         self._growing = asyncio.Lock()
         self._pidfds: dict[int, int] = {}  # port -> descriptor that turns readable at its exit
+        self._messages = ReadyMessages(state.notify_socket)
+        self._said_ready: set[int] = set()  # processes, as the kernel named them
         self._gone: dict[int, int] = {}  # port -> the process that was last seen to end
         self._blocks: dict[str, int] = {}  # service -> highest block number
 
@@ -80,6 +83,8 @@ class InstanceKeeper:
             elif self._pool.services[service].restart and process.alive:
                 state = InstanceState.RECYCLING
             self._pool.add(Instance(service, port, process.group, state, _now(), process.pid))
+            if process.alive:
+                self._said_ready.add(process.pid)  # whatever it said, it said to the server before
             if process.at_rest:
                 await self._run(self._supervisor.start, f"{process.group}:{process.name}")
             elif state is InstanceState.LEASED and process.alive:
@@ -90,6 +95,7 @@ class InstanceKeeper:
 
     async def keep(self) -> None:
         """Watch for ever: observe, and act on what was observed."""
+        asyncio.get_running_loop().add_reader(self._messages, self._hear)
         while True:
             try:
                 await self._beat()
@@ -121,6 +127,8 @@ class InstanceKeeper:
         """Let go of descriptors and the thread; the instances live on under supervisord."""
         for port in list(self._pidfds):
             self._unwatch_exit(port)
+        asyncio.get_running_loop().remove_reader(self._messages)
+        self._messages.close()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     # -- growth ------------------------------------------------------------------------------
@@ -190,7 +198,7 @@ class InstanceKeeper:
                 self._watch_exit(port, pid)
         match self._pool.instances[port].state:
             case InstanceState.STARTING | InstanceState.FAILED:
-                ready = pid and await self._run(listens, pid, port)
+                ready = pid and await self._run(self._is_ready, instance, pid)
                 if ready and self._pool.instances[port].pid == pid:  # it may have ended meanwhile
                     self._pool.apply(port, InstanceEvent.READY, _now())
                     self._watch_exit(port, pid)
@@ -198,6 +206,19 @@ class InstanceKeeper:
             case InstanceState.RECYCLING if process is not None:
                 await self._restart(instance, process)
         return False
+
+    def _is_ready(self, instance: Instance, pid: int) -> bool:
+        """Looks at the kernel's tables; for the worker thread."""
+        said = list(self._said_ready)
+        if self._pool.services[instance.service].notifies and not any(
+            speaks_for(speaker, pid) for speaker in said
+        ):
+            return False
+        return listens(pid, instance.port)
+
+    def _hear(self) -> None:
+        self._said_ready.update(self._messages.receive())
+        self.look()
 
     async def _restart(self, instance: Instance, process: ProcessInfo) -> None:
         self._unwatch_exit(instance.port)
@@ -232,6 +253,7 @@ class InstanceKeeper:
     def _lose(self, port: int) -> None:
         self._unwatch_exit(port)
         self._gone[port] = self._pool.instances[port].pid
+        self._said_ready.discard(self._gone[port])
         instance = self._pool.apply(port, InstanceEvent.LOST, _now())
         log.info("process exited", extra={"instance": instance.name, "state": instance.state})
 

@@ -204,6 +204,7 @@ def service_spec(settings: Settings, state: StateDir, service: Service) -> dict[
         "limits": service.limits.model_dump(),
         "scratch": str(state.scratch),
         "supervisord_pid": str(state.supervisord_pid),
+        "notify": str(state.notify_socket) if service.notifies else "",
         "own_workspace": service.sdk is None,
         "values": {
             "host": settings.services_host,
