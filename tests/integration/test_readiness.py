@@ -6,7 +6,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from pools import await_file
+from waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,7 @@ def test_a_program_that_notifies_is_ready_only_when_it_says_so(
         },
         ready=False,
     )
-    await_file(tmp_path / "ready.listening")
+    eventually((tmp_path / "ready.listening").exists, "the program")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
         stranger.connect(str(pool.state / "notify.sock"))
         stranger.send(b"READY=1")
