@@ -229,14 +229,15 @@ def _write_zip(state: StateDir, members: Mapping[str, bytes]) -> Path:
 
 @contextmanager
 def _importing() -> Iterator[None]:
-    """Services may import what is beside their file; afterwards nobody does."""
+    """Services may import what is beside their file; afterwards all of that is forgotten."""
     path, modules = list(sys.path), set(sys.modules)
     try:
         yield
     finally:
+        folders = tuple(f"{folder}/" for folder in set(sys.path) - set(path))
         sys.path[:] = path
         for name in sys.modules.keys() - modules:
-            if name.startswith("socketpool_service_"):
+            if (getattr(sys.modules[name], "__file__", None) or "").startswith(folders):
                 del sys.modules[name]
 
 

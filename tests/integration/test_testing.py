@@ -131,6 +131,8 @@ def test_process_runs_a_folder_with_what_is_beside_it_and_its_environment(shout:
         assert processed.changed == {"a.txt": b"SMALL!", "deep/\u00fc.txt": b"ALSO!"}
         assert processed.report == ["shouted"]
         assert processed.progress[-1] == Progress(3, 3, "b.bin")
+    (shout / "helper.py").write_text("WORD = 'said otherwise'\n")
+    assert process(shout, MEMBERS).report == ["said otherwise"]
     code = shout / "code.py"
     code.write_text(code.read_text().replace("upper", "title"))
     os.utime(code, (1, 1))
