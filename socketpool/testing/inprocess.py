@@ -68,6 +68,7 @@ class InProcessPool:
 
     def __enter__(self) -> Self:
         services = find_services(self._places)
+        self._leases.clear()
         with ExitStack() as stack:
             self._state = stack.enter_context(private_state())
             self._tokens = LeaseTokens(read_secret(self._state.lease_key))
@@ -122,7 +123,8 @@ class InProcessPool:
     ) -> ClientLease:
         """Lease all of the services, waiting up to ``wait`` seconds for those in use.
 
-        Raises UsageError for one that isn't there, and NoCapacity.  ``ttl`` is taken and ignored.
+        Raises UsageError for one that isn't there, NoCapacity, and ServiceFailed for one that has
+        ended since it was ready.  The lease doesn't end by itself, whatever ``ttl`` is.
         """
         unknown = [name for name in services if name not in self._instances]
         if unknown:
@@ -131,6 +133,8 @@ class InProcessPool:
                 hint="known services: " + ", ".join(sorted(self._instances)),
             )
         wanted = [self._instances[name] for name in services]
+        for instance in wanted:
+            instance.check_alive()
         with self._changed:
             free = self._changed.wait_for(lambda: not any(i.leased for i in wanted), wait)
             if not free or len(set(services)) < len(services):
@@ -149,15 +153,19 @@ class InProcessPool:
         )
 
     def renew(self, lease_id: str) -> float:
-        """The seconds the lease now has; raises NotAuthorised when it was released."""
-        if lease_id not in self._leases:
-            raise NotAuthorised("the lease has ended", hint="take a new lease")
+        """The seconds the lease now has.
+
+        Raises NotAuthorised when it was released, and ServiceFailed when one of its services has
+        ended: nobody starts it again here, so that a test needn't wait for it.
+        """
+        for instance in self._held(lease_id):
+            instance.check_alive()
         return TTL
 
     def release(self, lease_id: str) -> None:
         """End a lease and its workspace, and restart its plain programs; raises NotAuthorised."""
-        self.renew(lease_id)
-        held = self._leases.pop(lease_id)
+        held = self._held(lease_id)
+        del self._leases[lease_id]
         workspaces_of.discard(self._state.workspaces, self._state.trash, lease_id)
         for path in self._state.trash.glob(f"{lease_id}.*"):
             shutil.rmtree(path, ignore_errors=True)
@@ -178,6 +186,12 @@ class InProcessPool:
 
     def close(self) -> None:
         """Nothing: `PoolClient` has connections of its threads to close."""
+
+    def _held(self, lease_id: str) -> list[_Instance]:
+        try:
+            return self._leases[lease_id]
+        except KeyError:
+            raise NotAuthorised("the lease has ended", hint="take a new lease") from None
 
     # -- processes -----------------------------------------------------------------------------
 
@@ -232,12 +246,7 @@ class _Instance:
         process = self.process
         deadline = time.monotonic() + self.service.readiness.timeout
         while process is not None and not listens(process.pid, self.port):
-            code = process.poll()
-            if code is not None:
-                raise ServiceFailed(
-                    f"{self.service.name} ended with exit code {code} before it was ready:\n"
-                    + self._last_lines()
-                )
+            self.check_alive()
             if time.monotonic() > deadline:
                 raise TimedOut(
                     f"{self.service.name} was not ready within "
@@ -245,6 +254,14 @@ class _Instance:
                     hint="it has to listen on the host and port that it is told",
                 )
             time.sleep(POLL_SECONDS)
+
+    def check_alive(self) -> None:
+        """Raise ServiceFailed when the process has ended by itself."""
+        code = None if self.process is None else self.process.poll()
+        if code is not None:
+            raise ServiceFailed(
+                f"{self.service.name} ended by itself (exit code {code}):\n{self._last_lines()}"
+            )
 
     def place(self) -> Leased:
         """As a lease names it."""

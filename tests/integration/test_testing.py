@@ -366,6 +366,52 @@ def test_a_service_that_does_not_start_is_an_error_that_leaves_nothing(
         raise AssertionError("never reached")
 
 
+def test_a_service_that_ends_later_is_an_error_at_once(tmp_path: Path, archive: Path) -> None:
+    """Not a client that tries for a minute to reach what nobody starts again."""
+    folder = write_double(tmp_path / "c", Double.FLAPS, name="brief", description="Ends soon.")
+    with InProcessPool(folder) as pool, pool.lease("brief") as lease:
+
+        def renewal_fails() -> bool:
+            try:
+                pool.renew(lease.id)
+            except ServiceFailed as error:
+                return "brief ended by itself (exit code -14)" in error.message
+            return False
+
+        eventually(renewal_fails, "its end")
+        pool.release(lease.id)
+        with pytest.raises(ServiceFailed, match="ended by itself"):
+            pool.round_trip(archive, ["upload", "brief", "download"])
+
+
+def test_a_vendor_that_kills_its_instance_fails_the_run(tmp_path: Path, archive: Path) -> None:
+    code = SHOUT.replace("import helper", "import signal").replace(
+        "self.report(helper.WORD)", "os.kill(os.getppid(), signal.SIGKILL)"
+    )
+    before = archive.read_bytes()
+    with (
+        InProcessPool(write_service(tmp_path, "shout", code)) as pool,
+        pytest.raises(ServiceFailed, match="exit code -9"),
+    ):
+        pool.round_trip(archive, ["upload", "shout", "download"])
+    assert archive.read_bytes() == before
+
+
+def test_a_pool_may_be_entered_again(shout: Path, archive: Path) -> None:
+    pool = InProcessPool(shout)
+    for _ in range(2):
+        with pool:
+            assert pool.round_trip(archive, ["upload", "shout", "download"]).changed == 2
+
+
+def test_a_double_is_written_once_and_as_asked(tmp_path: Path) -> None:
+    folder = write_double(tmp_path, Double.HANGS, name="idle", warm=0)
+    assert folder == tmp_path / "idle"
+    assert yaml.safe_load((folder / "service.yml").read_text())["warm"] == 0
+    with pytest.raises(FileExistsError):
+        write_double(tmp_path, Double.HANGS, name="idle")
+
+
 def test_one_that_ignores_sigterm_is_ended_all_the_same(tmp_path: Path) -> None:
     with InProcessPool(write_double(tmp_path, Double.IGNORES_SIGTERM)) as pool:
         with pool.lease("ignores-sigterm"):
