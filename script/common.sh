@@ -17,18 +17,35 @@ find_python() {
     return 2
 }
 
-# Debian splits the venv module from python3.
-ensure_venv_module() {
-    "$1" -c 'import venv, ensurepip' 2>/dev/null && return
-    echo "python3-venv is missing; installing it with apt-get" >&2
+# install_packages NAME...: with apt, if this user may.
+install_packages() {
     local sudo=()
     if [ "$(id -u)" -ne 0 ]; then
         sudo=(sudo -n)
     fi
-    if ! { "${sudo[@]}" apt-get update -qq && "${sudo[@]}" apt-get install -y -qq --no-install-recommends python3-venv; } >&2; then
+    echo "installing with apt-get: $*" >&2
+    { "${sudo[@]}" apt-get update -qq && "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "$@"; } >/dev/null 2>&1
+}
+
+# Debian splits the venv module from python3.
+ensure_venv_module() {
+    "$1" -c 'import venv, ensurepip' 2>/dev/null && return
+    if ! install_packages python3-venv; then
         echo "could not install it; as root: apt-get install python3-venv, then run $0 again" >&2
         return 2
     fi
+}
+
+# Other programs that make and read archives: tests compare with them.
+ensure_archivers() {
+    local program
+    for program in zip unzip 7z bsdtar; do
+        command -v "$program" >/dev/null && continue
+        install_packages zip unzip p7zip-full libarchive-tools ||
+            echo "could not install them: tests that compare with other archivers will be skipped" >&2
+        return 0
+    done
 }
 
 # ensure_venv demo|dev: dev has all that demo has.

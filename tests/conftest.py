@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pools import RunningPool
+
+# A job in the background is started with SIGINT ignored, and so would be whatever tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: the machine may be busy.  No database: the tests leave nothing in the checkout.
 settings.register_profile("socketpool", deadline=None, database=None)

@@ -1,17 +1,19 @@
 """Which members may leave, told by two lists of patterns: the shipped ones and a project's own.
 
-``send = include and not deny``.  A project's file adds to the shipped lists, and can replace them
-only by saying so.  This module judges names; what can't be sent whatever its name (links, encrypted
-members) is the plan's to know.
+``send = include and not deny``.  A project's file has lists of its own, says how far the shipped
+ones apply as well, and may bound what comes back.  This module judges names; what can't be sent
+whatever its name (links, encrypted members) is the plan's to know.
 """
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import yaml
 
+from socketpool.archive.limits import DEFAULT_LIMITS, Limits
 from socketpool.archive.names import readings, show
 from socketpool.archive.rules import InvalidPattern, RuleSet
 from socketpool.errors import ConfigError
@@ -23,7 +25,15 @@ PROJECT_FILE: Final = ".socketpool.yml"
 NOT_INCLUDED: Final = "not included"
 
 _LISTS = ("include", "deny")
-_KEYS = (*_LISTS, "defaults")
+_KEYS = (*_LISTS, "defaults", "limits")
+_LIMITS = {
+    "members": "members",
+    "member": "member_bytes",
+    "total": "total_bytes",
+    "ratio": "ratio",
+}
+"""What a file calls a limit, and what :class:`~socketpool.archive.limits.Limits` does."""
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _DEFAULTS = ("all", "deny", "none")
 _MAX_BYTES = 1 << 20
 # The shipped file is read on every run; libyaml does it in a tenth of the time.
@@ -40,8 +50,14 @@ class Decision(NamedTuple):
 class Policy:
     """Judges raw member names against an include and a deny list."""
 
-    def __init__(self, include: tuple[str, ...], deny: tuple[str, ...]) -> None:
-        """Raises :class:`~socketpool.archive.rules.InvalidPattern`."""
+    def __init__(
+        self, include: tuple[str, ...], deny: tuple[str, ...], limits: Limits = DEFAULT_LIMITS
+    ) -> None:
+        """``limits`` bind what comes back.
+
+        Raises :class:`~socketpool.archive.rules.InvalidPattern`.
+        """
+        self.limits = limits
         self.include = RuleSet(include)
         self.deny = RuleSet(deny)
         self._sent = {each: Decision(True, f"include: {each}") for each in include}  # noqa: FBT003
@@ -69,6 +85,7 @@ class _Lists(NamedTuple):
     include: tuple[str, ...]
     deny: tuple[str, ...]
     defaults: str
+    limits: Limits
 
 
 def default_policy() -> Policy:
@@ -102,7 +119,7 @@ def load_policy(path: Path) -> Policy:
         deny = (*deny, *shipped.deny)
         if lists.defaults == "all":
             include = (*include, *shipped.include)
-    return Policy(include, deny)
+    return Policy(include, deny, lists.limits)
 
 
 def find_policy(source: Path, explicit: Path | None = None) -> Policy:
@@ -139,6 +156,7 @@ def _parse(source: bytes, name: str) -> _Lists:
         ) from error
     lists: dict[str, tuple[str, ...]] = {}
     defaults = ""
+    limits = DEFAULT_LIMITS
     seen = set()
     for key, value in _mapping(root, name):
         if key.value in seen:
@@ -146,6 +164,8 @@ def _parse(source: bytes, name: str) -> _Lists:
         seen.add(key.value)
         if key.value in _LISTS:
             lists[key.value] = tuple(_patterns(value, name, key.value))
+        elif key.value == "limits":
+            limits = _limits(value, name)
         elif key.value == "defaults":
             defaults = value.value if isinstance(value, yaml.ScalarNode) else ""
             if defaults not in _DEFAULTS:
@@ -157,7 +177,7 @@ def _parse(source: bytes, name: str) -> _Lists:
     if not defaults:
         # Who says what may leave means just that; who only says what may not means the rest.
         defaults = "deny" if "include" in lists else "all"
-    return _Lists(lists.get("include", ()), lists.get("deny", ()), defaults)
+    return _Lists(lists.get("include", ()), lists.get("deny", ()), defaults, limits)
 
 
 def _mapping(root: yaml.Node | None, name: str) -> list[tuple[yaml.Node, yaml.Node]]:
@@ -166,6 +186,21 @@ def _mapping(root: yaml.Node | None, name: str) -> list[tuple[yaml.Node, yaml.No
     if not isinstance(root, yaml.MappingNode):
         raise _refuse(name, root, f"a policy is made of the keys {', '.join(_KEYS)}")
     return list(root.value)
+
+
+def _limits(node: yaml.Node, name: str) -> Limits:
+    allowed = ", ".join(_LIMITS)
+    if not isinstance(node, yaml.MappingNode):
+        raise _refuse(name, node, f'"limits" has the keys {allowed}')
+    values = {}
+    for key, value in node.value:
+        if key.value not in _LIMITS:
+            raise _refuse(name, key, f"the limit {key.value!r} is unknown; allowed are {allowed}")
+        match = re.fullmatch(r"([1-9][0-9]{0,14})([KMG]?)", str(value.value))
+        if match is None:
+            raise _refuse(name, value, f'the limit "{key.value}" is a number such as 500 or 2G')
+        values[_LIMITS[key.value]] = int(match[1]) * _UNITS[match[2]]
+    return DEFAULT_LIMITS._replace(**values)
 
 
 def _patterns(node: yaml.Node, name: str, key: str) -> list[str]:

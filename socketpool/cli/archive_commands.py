@@ -130,6 +130,7 @@ def merge(
     allow_signed: bool,
 ) -> None:
     """Put the changed members of RETURNED into ORIGINAL; everything else stays byte for byte."""
+    from socketpool.archive.policy import find_policy  # noqa: PLC0415
     from socketpool.archive.sources import merge_into  # noqa: PLC0415
 
     if manifest_file is None and _beside(returned).exists():
@@ -140,7 +141,13 @@ def merge(
         else Manifest.read(manifest_file)
     )
     report = merge_into(
-        original, returned, manifest, output=output, backup=backup, allow_signed=allow_signed
+        original,
+        returned,
+        manifest,
+        output=output,
+        backup=backup,
+        limits=find_policy(original, policy_file).limits,
+        allow_signed=allow_signed,
     )
     _print_report(report)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from contextlib import suppress
@@ -104,7 +105,14 @@ class PortType(click.ParamType[int]):
 
 def run(command: click.Command, name: str) -> NoReturn:
     """Run a command and exit with the documented code; errors become sentences on stderr."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _interrupt)  # what Ctrl-C gives back, they do too
     sys.exit(exit_code_of(lambda: command.main(prog_name=name, standalone_mode=False), name))
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def exit_code_of(action: Callable[[], Any], name: str) -> int:

@@ -16,7 +16,7 @@ from socketpool.cli.pooloptions import state_dir_option, token_file_option
 from socketpool.cli.progress import make_reporter
 from socketpool.client.api import PoolClient
 from socketpool.client.roundtrip import RoundTrip, Summary, Wishes
-from socketpool.client.token import find_token
+from socketpool.client.token import find_access
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -80,8 +80,8 @@ def command(
         receipt=receipt,
         allow_signed=allow_signed,
     )
-    token = find_token(ip, port, file=token_file, state_dir=state_dir)
-    client = PoolClient(ip, port, token)
+    access = find_access(ip, port, file=token_file, state_dir=state_dir)
+    client = PoolClient(access.host, port, access.token)
     with closing(client), closing(make_reporter()) as reporter:
         summary = RoundTrip(client, filename, services, wishes, reporter=reporter).run()
     for line in summary_lines(summary):

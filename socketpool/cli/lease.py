@@ -64,7 +64,12 @@ def lease(
             say("held until Ctrl-C")
             while True:
                 time.sleep(3600)
-    _show(client.acquire(list(services), wait=wait, ttl=ttl), as_json=as_json)
+    granted = client.acquire(list(services), wait=wait, ttl=ttl)
+    try:
+        _show(granted, as_json=as_json)
+    except BaseException:
+        client.release(granted.id)  # nobody has been told of it
+        raise
 
 
 def _show(lease: ClientLease, *, as_json: bool) -> None:

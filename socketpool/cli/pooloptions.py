@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from socketpool.client.api import PoolClient
-from socketpool.client.token import find_token, local_address
+from socketpool.client.token import find_access, local_address
 from socketpool.config.fields import Address
 from socketpool.config.statedir import StateDir
 from socketpool.errors import UsageError
@@ -47,8 +47,8 @@ def with_pool(function: Callable[..., Any]) -> Callable[..., Any]:
         *args: Any, pool: str | None, token_file: str | None, state_dir: str | None, **kwargs: Any
     ) -> Any:
         address = _address(pool or os.environ.get(ENVIRONMENT), state_dir)
-        token = find_token(address.host, address.port, file=token_file, state_dir=state_dir)
-        with closing(PoolClient(address.host, address.port, token)) as client:
+        access = find_access(address.host, address.port, file=token_file, state_dir=state_dir)
+        with closing(PoolClient(access.host, address.port, access.token)) as client:
             return function(client, *args, **kwargs)
 
     return wrapper

@@ -45,7 +45,7 @@ class BarReporter(Reporter):
 
     def step(self, service: str, address: str) -> None:
         """Begin a bar."""
-        label = f"{escape(printable(service)):<10} {address}"
+        label = escape(printable(f"{service:<10} {address}"))
         self._task = self._progress.add_task(label, total=None, text="")
 
     def progress(self, done: int, total: int, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 from typing import TYPE_CHECKING, NoReturn
@@ -36,7 +37,8 @@ class _Stopper:
 
     def listen(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._on_signal)
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                signal.signal(number, self._on_signal)
 
     def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
         if not self.asked:
@@ -107,6 +109,12 @@ def _announce(settings: Settings, state: StateDir, pool: Pool) -> None:
     listen = settings.listen
     click.echo(f"pool ready at {listen.host} port {listen.port}")
     for service, instances in pool.instances().items():
+        missing = settings.services[service].warm - len(instances)
+        if missing > 0:
+            say(
+                f"warning: {missing} instances of {service} could not be started: the ports of "
+                f"{settings.ports} are taken by other programs, or supervisord refused"
+            )
         failed = sum(i["state"] == "failed" for i in instances)
         ports = ", ".join(str(i["port"]) for i in instances[:8])
         more = f", … {len(instances)} in all" if len(instances) > 8 else ""
@@ -114,8 +122,9 @@ def _announce(settings: Settings, state: StateDir, pool: Pool) -> None:
         if failed:
             log = state.logs / f"{service}-{instances[0]['port']}.log"
             say(f"warning: {failed} of {len(instances)} instances of {service} failed; see {log}")
-    where = "" if state.root == default_root() else f" --state-dir {state.root}"
-    click.echo(f"look further:  supervisorctl -c {state.supervisord_conf} status")
+    default = state.root == default_root()
+    where = "" if default else f" --state-dir {shlex.quote(str(state.root))}"
+    click.echo(f"look further:  supervisorctl -c {shlex.quote(str(state.supervisord_conf))} status")
     steps = [
         next((s.name for s in settings.services.values() if s.client == kind), "")
         for kind in ("upload", "vendor", "download")

@@ -6,10 +6,12 @@ import http.client
 import json
 import secrets
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from socketpool.client.dial import dial_tcp
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from socketpool.client.dial import Deadline, dial_tcp
+from socketpool.config.fields import check_host
 from socketpool.errors import (
     NoCapacity,
     NotAuthorised,
@@ -22,6 +24,8 @@ from socketpool.errors import (
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+
+A = TypeVar("A", bound=BaseModel)
 
 REQUEST_SECONDS = 15.0
 MAX_ANSWER_BYTES = 16 << 20
@@ -38,29 +42,44 @@ _BY_CODE: dict[str, type[SocketpoolError]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Leased:
+class _Answer(BaseModel):
+    """What is read of an answer; whatever else a newer server says is ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Leased(_Answer):
     """One service of a lease and where it is reached."""
 
     service: str
-    host: str
-    port: int
+    host: Annotated[str, AfterValidator(check_host)]
+    port: Annotated[int, Field(ge=1, le=65535)]
     instance: str
-    client: str | None
+    client: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ClientLease:
+class ClientLease(_Answer):
     """A granted lease."""
 
-    id: str
+    id: str = Field(alias="lease")
     token: str
-    ttl: float
+    ttl: Annotated[float, Field(ge=1, le=30 * 86400)]
     services: tuple[Leased, ...]
 
     def service(self, name: str) -> Leased:
         """Where the named service is."""
         return next(s for s in self.services if s.service == name)
+
+
+class CatalogueEntry(_Answer):
+    """A service that the pool offers, and the kind of its client portion."""
+
+    service: str
+    client: str | None = None
+
+
+class _Renewed(_Answer):
+    expires_in: float
 
 
 class PoolClient:
@@ -95,16 +114,15 @@ class PoolClient:
         if ttl is not None:
             body["ttl"] = ttl
         answer = self._request("POST", "/v1/leases", body, timeout=wait + REQUEST_SECONDS)
-        return ClientLease(
-            id=answer["lease"],
-            token=answer["token"],
-            ttl=answer["ttl"],
-            services=tuple(Leased(**service) for service in answer["services"]),
-        )
+        lease = self._shape(ClientLease, answer)
+        if [leased.service for leased in lease.services] != services:
+            raise self._no_pool_server()
+        return lease
 
     def renew(self, lease_id: str) -> float:
         """Renew a lease; returns the seconds it now has."""
-        return float(self._request("POST", f"/v1/leases/{lease_id}/renew")["expires_in"])
+        answer = self._request("POST", f"/v1/leases/{lease_id}/renew")
+        return self._shape(_Renewed, answer).expires_in
 
     def release(self, lease_id: str) -> None:
         """End a lease."""
@@ -114,8 +132,15 @@ class PoolClient:
         """All live leases."""
         return list(self._request("GET", "/v1/leases"))
 
+    def kinds(self) -> dict[str, str | None]:
+        """The services of the catalogue, and the kind of the client portion of each."""
+        answer = self._request("GET", "/v1/services")
+        entries = answer if isinstance(answer, list) else [answer]
+        found = [self._shape(CatalogueEntry, entry) for entry in entries]
+        return {entry.service: entry.client for entry in found}
+
     def services(self) -> list[dict[str, Any]]:
-        """The catalogue."""
+        """The catalogue, as the server tells it."""
         return list(self._request("GET", "/v1/services"))
 
     def instances(self) -> list[dict[str, Any]]:
@@ -144,9 +169,13 @@ class PoolClient:
             try:
                 connection = self._connection()
                 connection.sock.settimeout(timeout)
-                connection.request(method, path, payload, headers)
-                response = connection.getresponse()
-                data = response.read(MAX_ANSWER_BYTES + 1)
+                deadline = Deadline(connection.sock, timeout + REQUEST_SECONDS)
+                try:
+                    connection.request(method, path, payload, headers)
+                    response = connection.getresponse()
+                    data = response.read(MAX_ANSWER_BYTES + 1)
+                finally:
+                    deadline.cancel()
                 break
             except TimeoutError:
                 self.close()
@@ -156,14 +185,10 @@ class PoolClient:
             except (OSError, http.client.HTTPException) as error:
                 self.close()
                 if last_try:
-                    raise PoolUnreachable(
-                        f"{self.host} port {self.port} does not answer as a pool server "
-                        f"({type(error).__name__})",
-                        hint="check the address; is it socketpool_server's?",
-                    ) from None
+                    raise self._no_pool_server(f" ({type(error).__name__})") from None
         if len(data) > MAX_ANSWER_BYTES:
             self.close()
-            raise PoolUnreachable(f"{self.host} port {self.port} does not answer as a pool server")
+            raise self._no_pool_server()
         if response.status == 204:
             return None
         return self._answer(response.status, data)
@@ -172,16 +197,25 @@ class PoolClient:
         try:
             answer = json.loads(data)
         except (ValueError, RecursionError):
-            raise PoolUnreachable(
-                f"{self.host} port {self.port} does not answer as a pool server",
-                hint="check the address; is it socketpool_server's?",
-            ) from None
+            raise self._no_pool_server() from None
         if 200 <= status < 300:
             return answer
         details = answer if isinstance(answer, dict) else {}
         cls = _BY_CODE.get(str(details.get("code")), SocketpoolError)
         message = str(details.get("detail") or f"the pool server answered {status}")
         raise cls(message, hint=str(details.get("hint", "")))
+
+    def _shape(self, model: type[A], answer: Any) -> A:
+        try:
+            return model.model_validate(answer)
+        except ValidationError:
+            raise self._no_pool_server() from None
+
+    def _no_pool_server(self, why: str = "") -> PoolUnreachable:
+        return PoolUnreachable(
+            f"{self.host} port {self.port} does not answer as a pool server{why}",
+            hint="check the address; is it socketpool_server's?",
+        )
 
     def _connection(self) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)

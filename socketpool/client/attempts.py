@@ -11,7 +11,7 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from socketpool.errors import PoolUnreachable
+from socketpool.errors import PoolUnreachable, TimedOut
 from socketpool.rsi.frames import ConnectionCut
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def run_step(
                 portion.transfer()
             return
         except (ConnectionCut, PoolUnreachable) as error:
+            if portion.overdue:
+                raise TimedOut("the service took longer than it allows itself") from None
             check_lease()
             now = time.monotonic()
             if portion.confirmed > confirmed:

@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 import socket
+import threading
+from contextlib import suppress
 
 from socketpool.errors import PoolUnreachable, SocketpoolError
 
 CONNECT_SECONDS = 10.0
+
+
+class Deadline:
+    """Shuts a connection down when its time is over, however busily the peer keeps it alive."""
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        self.passed = False
+        self._connection = connection
+        self._timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self._pass)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def cancel(self) -> None:
+        """It was met."""
+        self._timer.cancel()
+
+    def _pass(self) -> None:
+        self.passed = True
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
 
 
 def dial_tcp(host: str, port: int) -> socket.socket:

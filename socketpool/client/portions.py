@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from socketpool.archive.plan import make_plan
+from socketpool.client.dial import Deadline
 from socketpool.rsi.blocks import TRANSFER_ID_BYTES, FileTransfer, write_file_block
 from socketpool.rsi.frames import ConnectionCut
 from socketpool.rsi.interfaces import TransferInterface, UploaderInterface
@@ -35,6 +36,7 @@ class Portion(TransferInterface):
 
     def __init__(self) -> None:
         self._stream: socket.socket | None = None
+        self._deadline: Deadline | None = None
         self.detail: dict[str, Any] = {}
         """What the service says of its work at the end."""
         self.confirmed = 0
@@ -57,8 +59,9 @@ class Portion(TransferInterface):
         """See `TransferInterface.connect`; raises PoolUnreachable or NotAuthorised."""
         self._stream = self._dial(self._leased.host, self._leased.port)
         self._stream.settimeout(GREETING_SECONDS)
-        session_seconds = greet(self._stream, self._token)
-        self._stream.settimeout(session_seconds + PATIENCE_SECONDS)
+        session_seconds = greet(self._stream, self._token) + PATIENCE_SECONDS
+        self._stream.settimeout(session_seconds)
+        self._deadline = Deadline(self._stream, session_seconds)
 
     @property
     def stream(self) -> socket.socket:
@@ -66,6 +69,11 @@ class Portion(TransferInterface):
         if self._stream is None:
             raise ConnectionCut("the session is not open")
         return self._stream
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the last session was ended because it took longer than it may."""
+        return self._deadline is not None and self._deadline.passed
 
     def finish(self) -> None:
         """Wait for the service's verdict; raises what it says."""
@@ -75,6 +83,8 @@ class Portion(TransferInterface):
 
     def close(self) -> None:
         """See `TransferInterface.close`."""
+        if self._deadline is not None:
+            self._deadline.cancel()
         if self._stream is not None:
             self._stream.close()
             self._stream = None

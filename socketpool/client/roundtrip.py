@@ -106,7 +106,7 @@ class RoundTrip:
     def run(self) -> Summary:
         """Do it; raises any `SocketpoolError`, and then the original is untouched."""
         started, clock = datetime.now(UTC), time.monotonic()
-        kinds = {s["service"]: s["client"] for s in self._client.services()}
+        kinds = self._kinds = self._client.kinds()
         check_order(self._services, kinds)
         _check_receipt_place(self._wishes.receipt)
         with (
@@ -116,7 +116,9 @@ class RoundTrip:
             self._scratch = Path(scratch)
             if "download" in {kinds[name] for name in self._services}:
                 self._check_signature(source)
-            plan = self._uploader.prepare(source, find_policy(self._path, self._wishes.policy))
+            policy = find_policy(self._path, self._wishes.policy)
+            self._limits = policy.limits
+            plan = self._uploader.prepare(source, policy)
             self._note_plan(plan, source)
             unique = list(dict.fromkeys(self._services))
             with leased(self._client, unique, wait=self._wishes.wait) as lease:
@@ -148,7 +150,7 @@ class RoundTrip:
         self._reporter.step(service.service, str(Address(host=service.host, port=service.port)))
         returned = self._scratch / "returned.zip"
         portion: Portion
-        match service.client:
+        match self._kinds[service.service]:
             case "upload":
                 portion = self._uploader
             case "vendor":
@@ -162,9 +164,9 @@ class RoundTrip:
             note=self._reporter.note,
         )
         self._summary.reports += [
-            f"{service.service}: {line}" for line in portion.detail.get("report", [])
+            f"{service.service}: {line}" for line in _lines(portion.detail.get("report"))
         ]
-        if service.client == "download":
+        if self._kinds[service.service] == "download":
             self._merge(returned)
 
     def _check(self, lease: ClientLease) -> None:
@@ -179,6 +181,7 @@ class RoundTrip:
             self._uploader.imploded.manifest,
             output=self._wishes.output,
             backup=self._wishes.backup,
+            limits=self._limits,
             allow_signed=self._wishes.allow_signed,
             digests=self._wishes.receipt is not None,
         )
@@ -206,6 +209,12 @@ class RoundTrip:
                 f"The run is complete, but its receipt can't be written: {error.message}",
                 hint="Don't repeat the run for it; the archive is as it should be.",
             ) from error
+
+
+def _lines(report: object) -> list[str]:
+    """What a service reported, each on a line of its own."""
+    lines = report if isinstance(report, list) else []
+    return [" ".join(str(line).split()) for line in lines]
 
 
 def _check_receipt_place(receipt: Path | None) -> None:

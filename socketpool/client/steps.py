@@ -26,7 +26,7 @@ def check_order(services: Sequence[str], kinds: Mapping[str, str | None]) -> Non
     done: set[str] = set()
     for name in services:
         kind = kinds[name]
-        if kind is None:
+        if kind not in NEEDS:
             raise UsageError(
                 f"{name!r} is a plain program, with no client portion to run",
                 hint=f"to use it, lease it: socketpool lease {name}",

@@ -11,29 +11,36 @@ import os
 import socket
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 from socketpool.client.api import PoolClient
-from socketpool.config.fields import Address
+from socketpool.config.fields import EVERYWHERE, Address
 from socketpool.config.statedir import StateDir
 from socketpool.errors import ConfigError, NotAuthorised
 from socketpool.rsi.tokens import read_secret
 
 ENVIRONMENT = "SOCKETPOOL_TOKEN_FILE"
 
-EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+
+class Access(NamedTuple):
+    """A pool server's token, and the host at which it may be shown."""
+
+    token: str
+    host: str
 
 
-def find_token(host: str, port: int, *, file: str | None, state_dir: str | None) -> str:
-    """The token for the pool at an address.
+def find_access(host: str, port: int, *, file: str | None, state_dir: str | None) -> Access:
+    """How to get at the pool at an address.
 
     Raises NotAuthorised when there is none to show, PoolUnreachable when nobody to show it to.
 
     In this order: the file given, ``SOCKETPOOL_TOKEN_FILE``, the state directory of a pool that
-    this machine runs at that very address.
+    this machine runs at that very address.  Where the host is a name for several addresses, the
+    latter is only to be shown at the one where the pool listens.
     """
     named = file or os.environ.get(ENVIRONMENT)
     if named:
-        return read_secret(_expanded(named))
+        return Access(read_secret(_expanded(named)), host)
     state = StateDir.locate(state_dir)
     local = local_address(state)
     if (
@@ -42,13 +49,13 @@ def find_token(host: str, port: int, *, file: str | None, state_dir: str | None)
         and _stands_for(host, local[0])
         and _is_running(state)
     ):
-        return read_secret(state.token)
+        return Access(read_secret(state.token), host if local[0] in EVERYWHERE else local[0])
     with closing(PoolClient(host, port, "")) as client:
         client.check_alive()  # that no pool is there is the more useful thing to say
     raise NotAuthorised(
         f"no API token for the pool at {host} port {port}",
         hint=f"ask its operator for the token, and name the file in {ENVIRONMENT} or --token-file; "
-        "for a pool of your own name its --state-dir",
+        "for a pool of your own name its --state-dir, and the very address at which it listens",
     )
 
 
@@ -85,7 +92,7 @@ def _expanded(name: str) -> Path:
 
 
 def _stands_for(host: str, listen: str) -> bool:
-    """Whether what listens on ``listen`` of this machine is reached as ``host``.
+    """Whether ``host`` means ``listen``, or any address of this machine if that means all.
 
     Any user of the machine may listen on its other addresses.
     """
@@ -93,10 +100,9 @@ def _stands_for(host: str, listen: str) -> bool:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
     except (OSError, UnicodeError):
         return False
-    addresses = {str(address[0]) for _, _, _, _, address in found}
-    return (listen in addresses or listen in EVERYWHERE) and all(
-        _is_own(family, str(address[0])) for family, _, _, _, address in found
-    )
+    if listen not in EVERYWHERE:
+        return listen in {str(address[0]) for _, _, _, _, address in found}
+    return all(_is_own(family, str(address[0])) for family, _, _, _, address in found)
 
 
 def _is_own(family: int, address: str) -> bool:

@@ -15,6 +15,9 @@ SERVICE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 RESERVED_NAMES = frozenset({"all", "pool-server"})
 """Words that mean something else to supervisorctl."""
 
+EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+"""Hosts that stand for every address of a machine."""
+
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 

@@ -70,17 +70,21 @@ class PoolSection(Strict):
 
 
 class Readiness(Strict):
-    """When an instance counts as ready: its own process listens on its port, within ``timeout``."""
+    """When an instance counts as ready: its own process listens on its port, within ``timeout``.
 
-    kind: Literal["listen"] = "listen"
+    With ``notify`` it must also have said ``READY=1`` (sd_notify); services of the SDK always do.
+    """
+
+    kind: Literal["listen", "notify"] = "listen"
     timeout: Duration = 20.0
 
 
 class Limits(Strict):
     """Bounds on each process of a service (for SDK services: on each session)."""
 
+    processes: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = None
     memory: Annotated[Size, Field(ge=32 << 20)] | None = None
-    cpu: Duration | None = None
+    cpu: Annotated[Duration, Field(ge=1)] | None = None
     file_size: Size | None = None
     open_files: Annotated[int, Field(strict=True, ge=16, le=1_000_000)] | None = None
     sessions: Annotated[int, Field(strict=True, ge=1, le=1000)] = 8

@@ -41,6 +41,11 @@ class Service(ServiceFile):
     name: str
     folder: str
 
+    @property
+    def notifies(self) -> bool:
+        """Whether its instances say themselves when they are ready."""
+        return self.sdk is not None or self.readiness.kind == "notify"
+
     def plan(self) -> ServicePlan:
         """What the allocation needs to know."""
         return ServicePlan(
@@ -49,6 +54,7 @@ class Service(ServiceFile):
             most=self.max,
             restart=self.sdk is None,
             start_limit=self.readiness.timeout,
+            notifies=self.notifies,
         )
 
 

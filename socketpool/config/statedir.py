@@ -121,6 +121,11 @@ class StateDir:
         return self.root / "supervisor.sock"
 
     @property
+    def notify_socket(self) -> Path:
+        """Where services say that they are ready."""
+        return self.root / "notify.sock"
+
+    @property
     def programs(self) -> Path:
         """One file per block of instances, included by supervisord."""
         return self.root / "conf.d"

@@ -13,7 +13,8 @@ class ServicePlan:
 
     ``warm`` instances are kept ready, ``most`` bounds how many may exist.  ``restart`` says that
     an instance must be restarted between leases; services written with the SDK need not, since
-    each of their sessions is a process of its own.
+    each of their sessions is a process of its own.  ``notifies`` says that its instances tell
+    themselves when they are ready.
     """
 
     name: str
@@ -21,6 +22,7 @@ class ServicePlan:
     most: int
     restart: bool
     start_limit: float = 20.0
+    notifies: bool = False
 
 
 @dataclass(frozen=True, slots=True)

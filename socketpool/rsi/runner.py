@@ -7,6 +7,7 @@ its process.  ``python -m socketpool.rsi.runner <service.json> <port>``.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib.util
 import json
@@ -17,6 +18,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,14 +27,21 @@ from socketpool.logs import log_to_stderr
 from socketpool.rsi.executable import ExecutableVendor
 from socketpool.rsi.service import ServiceServer, SessionLimits
 from socketpool.rsi.sessionprocess import run_session
+from socketpool.rsi.slots import Slots
 from socketpool.rsi.tokens import LeaseTokens, read_secret
 from socketpool.supervision.launch import die_with_parent, limit_resources
+from socketpool.supervision.notify import say_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType, ModuleType
 
 BACKLOG = 128
+
+MOST_GREETING = 64
+"""How many peers may be about to show their token at a time, besides the sessions."""
+
+PR_SET_CHILD_SUBREAPER = 36
 DRAIN_SECONDS = 1.5
 """How long sessions may go on after SIGTERM; less than supervisord's stopwaitsecs."""
 
@@ -57,6 +66,8 @@ class Runner:
             self._service = partial(ExecutableVendor, spec=spec)
         self._tokens = LeaseTokens(read_secret(Path(spec["lease_key"])))
         self._sessions: dict[int, float] = {}  # pid -> monotonic second at which it is killed
+        self._slots = Slots(spec["limits"]["sessions"])
+        self._most = spec["limits"]["sessions"] + MOST_GREETING
         self._stopping = False
         self._wake_reader, self._wake_writer = os.pipe()
 
@@ -67,8 +78,10 @@ class Runner:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        become_subreaper()
         with _listen(self._spec["host"], self._port) as listener:
             gc.freeze()  # keeps the collector from unsharing the pages of every child
+            say_ready()
             log.info("listening", extra={"port": self._port, "service": self._spec["name"]})
             while not self._stopping:
                 self._await_event(listener)
@@ -79,6 +92,9 @@ class Runner:
             self._reap()
         for pid in self._sessions:
             os.kill(pid, signal.SIGKILL)
+        self._sessions.clear()
+        while self._end_leftovers():
+            time.sleep(0.01)
 
     def _stop(self, _signum: int, _frame: FrameType | None) -> None:
         self._stopping = True
@@ -86,8 +102,7 @@ class Runner:
     def _await_event(self, listener: socket.socket) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_reader, selectors.EVENT_READ)
-            if len(self._sessions) < self._spec["limits"]["sessions"]:
-                selector.register(listener, selectors.EVENT_READ)
+            selector.register(listener, selectors.EVENT_READ)
             for key, _ in selector.select(1.0 if self._sessions else None):
                 if key.fd == self._wake_reader:
                     os.read(self._wake_reader, 512)
@@ -102,11 +117,27 @@ class Runner:
             time.sleep(0.05)
             return
         with connection:
+            if len(self._sessions) >= self._most:
+                self._drop_oldest_stranger()
             parent = os.getpid()
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError as error:
+                log.warning("fork failed", extra={"error": error.strerror})
+                time.sleep(0.05)
+                return
             if pid == 0:
                 self._become_session(listener, connection, parent)
             self._sessions[pid] = time.monotonic() + self._limits.session_time + OVERTIME_SECONDS
+
+    def _drop_oldest_stranger(self) -> None:
+        """Make room: whoever has been greeting the longest without a token won't show one."""
+        admitted = self._slots.holders()
+        oldest = next((pid for pid in self._sessions if pid not in admitted), None)
+        if oldest is not None:
+            os.kill(oldest, signal.SIGKILL)
+            os.waitpid(oldest, 0)
+            del self._sessions[oldest]
 
     def _become_session(
         self, listener: socket.socket, connection: socket.socket, parent: int
@@ -131,6 +162,7 @@ class Runner:
                 workspaces=Path(self._spec["workspaces"]),
                 port=self._port,
                 limits=self._limits,
+                slots=self._slots,
             )
             status = 0
         finally:
@@ -138,7 +170,7 @@ class Runner:
             os._exit(status)
 
     def _reap(self) -> None:
-        while self._sessions:
+        while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
@@ -146,14 +178,41 @@ class Runner:
                 return
             if pid == 0:
                 break
-            self._sessions.pop(pid, None)
-            if status:
+            known = self._sessions.pop(pid, None) is not None
+            if known and status:
                 code = os.waitstatus_to_exitcode(status)
                 log.warning("session ended badly", extra={"pid": pid, "exit": code})
+        self._end_leftovers()
         now = time.monotonic()
         for pid, deadline in self._sessions.items():
             if now > deadline:
                 os.kill(pid, signal.SIGKILL)
+
+    def _end_leftovers(self) -> bool:
+        """Kill what sessions that have ended left running; it has become our child."""
+        leftovers = children_of_this_process() - self._sessions.keys()
+        for pid in leftovers:
+            log.warning("left running by a session", extra={"pid": pid})
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        return bool(leftovers)
+
+
+def become_subreaper() -> None:
+    """Have orphans among our descendants become our children, so that none gets away."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def children_of_this_process() -> set[int]:
+    """Process ids; empty where the kernel doesn't tell."""
+    try:
+        listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
+    except OSError:
+        return set()
+    return {int(pid) for pid in listed.split()}
 
 
 def load_class(folder: Path, file: str, name: str) -> type[ServiceServer]:

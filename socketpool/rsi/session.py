@@ -33,7 +33,9 @@ def send_error(stream: Stream, error: SocketpoolError) -> None:
     """Close the session with an error."""
     family = next((cls.code for cls in _ERRORS.values() if isinstance(error, cls)), "")
     # As JSON a character can take twelve bytes, and both must fit into one line.
-    send_event(stream, "error", code=family, message=error.message[:4096], hint=error.hint[:1000])
+    send_event(
+        stream, "error", code=family, message=str(error.message)[:4096], hint=str(error.hint)[:1000]
+    )
 
 
 def greet(stream: Stream, token: str) -> float:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from socketpool.rsi.service import ServiceServer, SessionLimits
+    from socketpool.rsi.slots import Slots
     from socketpool.rsi.tokens import LeaseTokens
 
 HANDSHAKE_SECONDS = 5.0
@@ -44,6 +45,7 @@ def run_session(
     workspaces: Path,
     port: int,
     limits: SessionLimits,
+    slots: Slots,
 ) -> None:
     """Serve one connection to its end; every failure has been told to the peer and logged."""
     lease = ""
@@ -53,6 +55,7 @@ def run_session(
             claim = tokens.verify(read_greeting(connection))
             workspace = workspaces_of.enter(workspaces, claim, port)
             lease = claim.lease
+            slots.take(HANDSHAKE_SECONDS)
             send_event(connection, "ready", session_time=limits.session_time)
         _end_with_lease(workspace)
         connection.settimeout(IDLE_SECONDS)
@@ -66,12 +69,12 @@ def run_session(
     except SocketpoolError as error:
         log.warning("session refused", extra={"lease": lease, "port": port, "error": error.message})
         _tell(connection, error)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         log.exception("session failed", extra={"lease": lease, "port": port})
         _tell(connection, _verdict(error, workspaces / lease, lease))
 
 
-def _verdict(error: Exception, workspace: Path, lease: str) -> SocketpoolError:
+def _verdict(error: BaseException, workspace: Path, lease: str) -> SocketpoolError:
     """What the client may know of an unexpected failure."""
     if not Workspace(workspace).alive:
         return NotAuthorised("the lease ended during the session", hint="take a new lease")

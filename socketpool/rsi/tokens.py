@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -61,8 +62,8 @@ def read_secret(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a token"
         raise ConfigError(f"{path}: {reason}") from None
-    if not text:
-        raise ConfigError(f"{path}: empty; expected a token")
+    if re.fullmatch(r"[A-Za-z0-9_-]{16,512}", text) is None:
+        raise ConfigError(f"{path}: not a token", hint="copy the pool's token file again, as it is")
     return text
 
 

@@ -102,8 +102,16 @@ def create(workspaces: Path, claim: LeaseClaim, ports: Iterable[int]) -> None:
 
 def discard(workspaces: Path, trash: Path, lease_id: str) -> None:
     """End the workspace at once, by moving it where it will be deleted."""
-    with suppress(FileNotFoundError):
-        (workspaces / lease_id).rename(trash / f"{lease_id}.{time.monotonic_ns()}")
+    root = workspaces / lease_id
+    try:
+        root.rename(trash / f"{lease_id}.{time.monotonic_ns()}")
+    except FileNotFoundError:
+        pass
+    except OSError:
+        # A disk that is full or failing: without its record it is no workspace either, and what is
+        # left of it goes at the next start.
+        with suppress(OSError):
+            (root / _RECORD).unlink()
 
 
 def enter(workspaces: Path, claim: LeaseClaim, port: int) -> Workspace:

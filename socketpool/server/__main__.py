@@ -16,6 +16,7 @@ from socketpool.errors import ConfigError, SocketpoolError
 from socketpool.logs import log_to_stderr
 from socketpool.rsi.tokens import LeaseTokens, read_secret
 from socketpool.server.app import make_app
+from socketpool.server.http import BoundedHttp
 from socketpool.server.keeper import Keeper
 from socketpool.store.sqlite import SqliteLeaseStore
 from socketpool.supervision.launch import end_with_supervisord
@@ -51,7 +52,7 @@ async def _serve(settings: Settings, state: StateDir, listener: socket.socket) -
         uvicorn.Config(
             make_app(keeper, read_secret(state.token)),
             loop="none",
-            http="httptools",
+            http=BoundedHttp,
             ws="none",
             log_config=None,
             access_log=False,

@@ -15,6 +15,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 import socketpool
+from socketpool.config.fields import EVERYWHERE
 from socketpool.errors import NoCapacity, SocketpoolError, UsageError
 from socketpool.server.guard import Guard, problem
 from socketpool.server.leases import Ask, KeyReused, NoSuchLease, ServiceUnknown
@@ -100,24 +101,24 @@ def _lease_routes(keeper: Keeper) -> APIRouter:
         ttl = ask.ttl if ask.ttl is not None else keeper.settings.lease.ttl
         wanted = keeper.leases.acquire(Ask(tuple(ask.services), ttl, ask.key, ask.wait))
         lease = await _unless_gone(request, wanted)
-        view = _view(keeper, lease, _reached_host(request))
+        view = _view(keeper, lease, _services_host(keeper, request))
         return GrantedLease(**view.model_dump(), token=keeper.leases.token(lease))
 
     @router.get("/leases", responses={401: problems[401]})
     async def list_leases(request: Request) -> list[LeaseView]:
         """All live leases, without their tokens."""
-        host = _reached_host(request)
+        host = _services_host(keeper, request)
         return [_view(keeper, lease, host) for lease in keeper.leases.live()]
 
     @router.get("/leases/{lease_id}", responses=problems)
     async def show_lease(lease_id: LeaseId, request: Request) -> LeaseView:
         """One live lease, without its token."""
-        return _view(keeper, keeper.leases.get(lease_id), _reached_host(request))
+        return _view(keeper, keeper.leases.get(lease_id), _services_host(keeper, request))
 
     @router.post("/leases/{lease_id}/renew", responses=problems)
     async def renew_lease(lease_id: LeaseId, request: Request) -> LeaseView:
         """Give the lease another time to live, within its maximum age."""
-        return _view(keeper, keeper.leases.renew(lease_id), _reached_host(request))
+        return _view(keeper, keeper.leases.renew(lease_id), _services_host(keeper, request))
 
     @router.delete("/leases/{lease_id}", status_code=204, responses=problems)
     async def release_lease(lease_id: LeaseId) -> Response:
@@ -223,7 +224,7 @@ def _view(keeper: Keeper, lease: Lease, host: str) -> LeaseView:
 
 
 def _reached_host(request: Request) -> str:
-    """The address at which the client reached us: its services are there too."""
+    """The address at which the client reached us."""
     server = request.scope.get("server") or ("127.0.0.1", 0)
     host = str(server[0])
     try:
@@ -232,6 +233,14 @@ def _reached_host(request: Request) -> str:
         return host
     mapped = getattr(address, "ipv4_mapped", None)
     return str(mapped or address)
+
+
+def _services_host(keeper: Keeper, request: Request) -> str:
+    """Where the services of a lease are for this client."""
+    configured = keeper.settings.services_host
+    if configured in {keeper.settings.listen.host, *EVERYWHERE}:
+        return _reached_host(request)
+    return configured
 
 
 async def _on_error(_: Request, error: Exception) -> Response:

@@ -17,7 +17,8 @@ from socketpool.core.lifecycle import InstanceEvent, InstanceState
 from socketpool.core.records import Instance
 from socketpool.errors import SocketpoolError
 from socketpool.supervision import conf
-from socketpool.supervision.processes import busy_ports, listens
+from socketpool.supervision.notify import ReadyMessages
+from socketpool.supervision.processes import busy_ports, listens, speaks_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -57,10 +58,10 @@ class InstanceKeeper:
         self._look = asyncio.Event()
         self._growing = asyncio.Lock()
         self._pidfds: dict[int, int] = {}  # port -> descriptor that turns readable at its exit
+        self._messages = ReadyMessages(state.notify_socket)
+        self._said_ready: set[int] = set()  # processes, as the kernel named them
         self._gone: dict[int, int] = {}  # port -> the process that was last seen to end
         self._blocks: dict[str, int] = {}  # service -> highest block number
-        self.busy: set[int] = set()
-        """Ports of the range that somebody else held when they were last wanted."""
 
     async def adopt(self, processes: list[ProcessInfo], leased: Collection[int]) -> None:
         """Take over what supervisord already runs, after a restart of the pool server.
@@ -82,6 +83,8 @@ class InstanceKeeper:
             elif self._pool.services[service].restart and process.alive:
                 state = InstanceState.RECYCLING
             self._pool.add(Instance(service, port, process.group, state, _now(), process.pid))
+            if process.alive:
+                self._said_ready.add(process.pid)  # whatever it said, it said to the server before
             if process.at_rest:
                 await self._run(self._supervisor.start, f"{process.group}:{process.name}")
             elif state is InstanceState.LEASED and process.alive:
@@ -92,11 +95,12 @@ class InstanceKeeper:
 
     async def keep(self) -> None:
         """Watch for ever: observe, and act on what was observed."""
+        asyncio.get_running_loop().add_reader(self._messages, self._hear)
         while True:
             try:
                 await self._beat()
-            except SocketpoolError as error:
-                log.warning("supervision failed", extra={"error": error.message})
+            except (SocketpoolError, OSError) as error:
+                log.warning("supervision failed", extra={"error": str(error)})
                 await asyncio.sleep(SLOW_BEAT)
             moving = not self._pool.settled()
             with contextlib.suppress(TimeoutError):
@@ -123,6 +127,8 @@ class InstanceKeeper:
         """Let go of descriptors and the thread; the instances live on under supervisord."""
         for port in list(self._pidfds):
             self._unwatch_exit(port)
+        asyncio.get_running_loop().remove_reader(self._messages)
+        self._messages.close()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     # -- growth ------------------------------------------------------------------------------
@@ -137,7 +143,6 @@ class InstanceKeeper:
                     break
                 busy |= found
                 log.warning("ports held by others", extra={"ports": sorted(found)})
-            self.busy = (self.busy - set(ports)) | busy if runs else self.busy | busy
             for run in runs:
                 await self._register(service, run)
 
@@ -169,8 +174,8 @@ class InstanceKeeper:
         for instance in list(self._pool.instances.values()):
             try:
                 became_idle |= await self._observe(instance, by_name.get(instance.name))
-            except SocketpoolError as error:  # the others must not suffer from it
-                extra = {"instance": instance.name, "error": error.message}
+            except (SocketpoolError, OSError) as error:  # the others must not suffer from it
+                extra = {"instance": instance.name, "error": str(error)}
                 log.warning("supervision failed", extra=extra)
         for instance in self._pool.overdue(_now()):
             self._pool.apply(instance.port, InstanceEvent.OVERDUE, _now())
@@ -193,13 +198,27 @@ class InstanceKeeper:
                 self._watch_exit(port, pid)
         match self._pool.instances[port].state:
             case InstanceState.STARTING | InstanceState.FAILED:
-                if pid and await self._run(listens, pid, port):
+                ready = pid and await self._run(self._is_ready, instance, pid)
+                if ready and self._pool.instances[port].pid == pid:  # it may have ended meanwhile
                     self._pool.apply(port, InstanceEvent.READY, _now())
                     self._watch_exit(port, pid)
                     return True
             case InstanceState.RECYCLING if process is not None:
                 await self._restart(instance, process)
         return False
+
+    def _is_ready(self, instance: Instance, pid: int) -> bool:
+        """Looks at the kernel's tables; for the worker thread."""
+        said = list(self._said_ready)
+        if self._pool.services[instance.service].notifies and not any(
+            speaks_for(speaker, pid) for speaker in said
+        ):
+            return False
+        return listens(pid, instance.port)
+
+    def _hear(self) -> None:
+        self._said_ready.update(self._messages.receive())
+        self.look()
 
     async def _restart(self, instance: Instance, process: ProcessInfo) -> None:
         self._unwatch_exit(instance.port)
@@ -234,6 +253,7 @@ class InstanceKeeper:
     def _lose(self, port: int) -> None:
         self._unwatch_exit(port)
         self._gone[port] = self._pool.instances[port].pid
+        self._said_ready.discard(self._gone[port])
         instance = self._pool.apply(port, InstanceEvent.LOST, _now())
         log.info("process exited", extra={"instance": instance.name, "state": instance.state})
 

@@ -16,6 +16,7 @@ from socketpool.errors import SocketpoolError
 from socketpool.server.instances import InstanceKeeper
 from socketpool.server.journal import Journal
 from socketpool.server.leases import LeaseKeeper, live_leases
+from socketpool.store.contract import Forget
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -107,6 +108,8 @@ class Keeper:
         processes = self._supervisor.processes()
         records, self.pool.generation = self._store.load()
         live = live_leases(records, processes, self._state)
+        kept = {record.id for record in live}
+        self._store.commit([Forget(r.id) for r in records if r.id not in kept])
         leased = {grant.port for record in live for grant in record.grants}
         await self.instances.adopt(processes, leased)
         self.leases.restore(live, asyncio.get_running_loop().time())
@@ -124,8 +127,8 @@ class Keeper:
             self._short.clear()
             try:
                 await self.instances.keep_warm(self.leases.queue.demand())
-            except SocketpoolError as error:
-                log.warning("growing failed", extra={"error": error.message})
+            except (SocketpoolError, OSError) as error:
+                log.warning("growing failed", extra={"error": str(error)})
                 await asyncio.sleep(1)
                 self._short.set()
             else:

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import shutil
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from socketpool.core.lifecycle import LeaseEvent
@@ -188,10 +187,13 @@ class LeaseKeeper:
     async def keep(self) -> None:
         """Reclaim for ever what is not renewed in time, and delete what leases left behind."""
         while True:
-            for lease in self._pool.expired(_now()):
-                if lease.id not in self._granting:
-                    await self._end(lease, LeaseEvent.EXPIRE)
-            await asyncio.to_thread(self._empty_trash)
+            try:
+                for lease in self._pool.expired(_now()):
+                    if lease.id not in self._granting:
+                        await self._end(lease, LeaseEvent.EXPIRE)
+                await asyncio.to_thread(self._empty_trash)
+            except OSError as error:  # no descriptors or no disk, for a moment
+                log.warning("reclaiming failed", extra={"error": str(error)})
             await asyncio.sleep(EXPIRY_BEAT)
 
     def serve_waiting(self) -> None:
@@ -292,9 +294,8 @@ class LeaseKeeper:
             log.error("store failed", extra={"lease": lease.id, "error": error.message})
 
     def _empty_trash(self) -> None:
-        with suppress(OSError):
-            for path in self._state.trash.iterdir():
-                shutil.rmtree(path, ignore_errors=True)
+        for path in self._state.trash.iterdir():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def live_leases(

@@ -143,9 +143,9 @@ class Pool:
 
     def _write_files(self) -> None:
         state = self._state
-        for old in (*state.programs.iterdir(), *state.services.iterdir()):
-            old.unlink()
         try:
+            for old in (*state.programs.iterdir(), *state.services.iterdir()):
+                old.unlink()
             ensure_secret(state.token)
             ensure_secret(state.lease_key)
             for service in self._settings.services.values():
@@ -204,6 +204,7 @@ def service_spec(settings: Settings, state: StateDir, service: Service) -> dict[
         "limits": service.limits.model_dump(),
         "scratch": str(state.scratch),
         "supervisord_pid": str(state.supervisord_pid),
+        "notify": str(state.notify_socket) if service.notifies else "",
         "own_workspace": service.sdk is None,
         "values": {
             "host": settings.services_host,

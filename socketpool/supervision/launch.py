@@ -26,6 +26,7 @@ LIMITS = {
     "cpu": resource.RLIMIT_CPU,
     "file_size": resource.RLIMIT_FSIZE,
     "open_files": resource.RLIMIT_NOFILE,
+    "processes": resource.RLIMIT_NPROC,
 }
 
 
@@ -86,6 +87,8 @@ def main(spec_path: str, port: str) -> NoReturn:
         scratch.mkdir(mode=0o700, parents=True)
         limit_resources(spec["limits"])
         os.chdir(scratch)
+    if spec["notify"]:
+        environment["NOTIFY_SOCKET"] = spec["notify"]
     for name, value in spec["environment"].items():
         environment[name] = fill(value, values)
     argv = [fill(argument, values) for argument in spec["argv"]]

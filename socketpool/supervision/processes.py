@@ -28,6 +28,14 @@ def listens(pid: int, port: int) -> bool:
         return False
 
 
+def speaks_for(speaker: int, pid: int) -> bool:
+    """Whether a process is another, or was started by it or by what it started."""
+    try:
+        return speaker == pid or pid in {p.pid for p in psutil.Process(speaker).parents()}
+    except psutil.Error:
+        return False
+
+
 def _owns(process: psutil.Process, port: int) -> bool:
     try:
         connections = process.net_connections("tcp")

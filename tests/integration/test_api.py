@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pools import ask_probe, connects, place
+from pools import WEB, ask_probe, connects, place
 from waiting import eventually
 
 if TYPE_CHECKING:
-    from pools import RunningPool
+    from pools import PoolMaker, RunningPool
 
 
 def test_a_lease_has_the_services_in_the_order_asked(shared_pool: RunningPool) -> None:
@@ -341,3 +341,53 @@ def test_no_secret_is_in_any_log(shared_pool: RunningPool) -> None:
     assert not any(secret in log for secret in secrets for log in logs)
     key = (shared_pool.state / "lease.key").read_text().strip()
     assert not any(key in log for log in logs)
+
+
+def test_headers_without_end_are_cut_off(shared_pool: RunningPool) -> None:
+    pool = shared_pool
+    endless = b"GET /livez HTTP/1.1\r\nX: " + b"x" * (64 << 20)
+    with (
+        socket.create_connection((pool.host, pool.port), 10) as stream,
+        pytest.raises(OSError, match=r"reset|[Bb]roken pipe"),
+    ):
+        stream.sendall(endless)
+    assert pool.request("GET", "/livez").status == 200
+
+
+def test_a_request_that_never_gets_to_its_end_is_dropped(shared_pool: RunningPool) -> None:
+    pool = shared_pool
+    with socket.create_connection((pool.host, pool.port), 60) as stream:
+        stream.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n")
+        assert closed(stream)
+
+
+def test_a_connection_that_asks_for_nothing_is_dropped(shared_pool: RunningPool) -> None:
+    pool = shared_pool
+    with socket.create_connection((pool.host, pool.port), 60) as stream:
+        assert closed(stream)
+
+
+def closed(stream: socket.socket) -> bool:
+    """Wait for the other side to end the connection."""
+    try:
+        return stream.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_services_elsewhere_are_named_where_they_are(new_pool: PoolMaker) -> None:
+    pool = new_pool.start({"web": WEB | {"warm": 1}}, services_host="127.0.0.3")
+    with pool.leased("web") as lease:
+        entry = place(lease, "web")
+        assert entry["host"] == "127.0.0.3"
+        assert connects("127.0.0.3", entry["port"])
+
+
+def test_missing_instances_are_told_when_the_pool_starts(new_pool: PoolMaker) -> None:
+    ports = new_pool.ports()
+    with contextlib.ExitStack() as taken:
+        for port in ports:
+            taken.enter_context(socket.create_server(("127.0.0.1", port)))
+        pool = new_pool.start({"web": WEB | {"warm": 1}}, ports=ports)
+        assert "1 instances of web could not be started" in pool.errors
+        assert pool.request("GET", "/v1/instances").body == []

@@ -174,7 +174,7 @@ def test_nobody_there_is_3(tmp_path: Path) -> None:
 
 def test_somebody_else_there_is_3_and_hangs_nobody(tmp_path: Path) -> None:
     """A server that speaks another protocol, or closes at once."""
-    (tmp_path / "token").write_text("token")
+    (tmp_path / "token").write_text("token-of-another-pool")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         import threading
 
@@ -203,7 +203,7 @@ def test_no_capacity_is_4(new_pool: PoolMaker) -> None:
 
 
 def test_a_wrong_or_missing_token_is_5(shared_pool: RunningPool, tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("wrong")
+    (tmp_path / "token").write_text("wrong-but-a-token")
     where = ("status", "--pool", f"127.0.0.1:{shared_pool.port}")
     wrong = run_tool("socketpool", *where, "--token-file", tmp_path / "token")
     assert wrong.returncode == 5

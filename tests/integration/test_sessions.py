@@ -12,14 +12,15 @@ from pools import PROBE, ask_probe, connects, ended, place, session
 from waiting import eventually
 
 from socketpool.errors import NotAuthorised, ServiceFailed, SocketpoolError, TimedOut
-from socketpool.rsi.blocks import ConnectionCut, read_line_block, send_line_block
+from socketpool.rsi.blocks import read_line_block, send_line_block
+from socketpool.rsi.frames import ConnectionCut
 from socketpool.rsi.session import await_event, greet
 from socketpool.rsi.tokens import LeaseClaim, LeaseTokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pools import PoolMaker, RunningPool
+    from pools import RunningPool
 
 MIB = 1 << 20
 
@@ -241,13 +242,23 @@ def test_two_steps_of_one_lease_don_t_work_at_the_same_time(lease: dict[str, Any
         assert await_event(second, "done")["detail"]["answer"] == "second"
 
 
-def test_a_program_that_a_session_left_behind_ends_with_the_pool(new_pool: PoolMaker) -> None:
-    pool = new_pool.start({"probe": PROBE | {"warm": 1}})
-    with pool.leased("probe") as lease:
-        left = ask_probe(lease, "spawn")
-        assert not ended(left)
-    assert pool.stop() == 0
+def test_a_program_that_a_session_left_behind_ends_with_the_session(
+    lease: dict[str, Any],
+) -> None:
+    left = ask_probe(lease, "spawn")
     eventually(lambda: ended(left), "the end of what a session left behind")
+    assert ask_probe(lease, "echo", text="x") == "x"
+
+
+def test_strangers_can_not_take_the_sessions_of_who_has_a_token(lease: dict[str, Any]) -> None:
+    """More of them than there are places for greeting: the oldest make room."""
+    entry = place(lease, "probe")
+    strangers = [socket.create_connection((entry["host"], entry["port"]), 5) for _ in range(100)]
+    try:
+        assert ask_probe(lease, "echo", text="x") == "x"
+    finally:
+        for stranger in strangers:
+            stranger.close()
 
 
 def test_a_client_that_vanishes_frees_its_session(lease: dict[str, Any]) -> None:

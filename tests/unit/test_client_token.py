@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from socketpool.client.token import find_token, local_address
+from socketpool.client.token import find_access, local_address
 from socketpool.config.statedir import StateDir
 from socketpool.errors import ConfigError, NotAuthorised, PoolUnreachable
 
@@ -53,7 +53,7 @@ def port() -> Iterator[int]:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    (tmp_path / "token").write_text("local-token\n")
+    (tmp_path / "token").write_text("local-token-of-the-pool\n")
     return tmp_path
 
 
@@ -70,7 +70,7 @@ def pool_at(state: Path, listen: str) -> None:
 
 
 def find(host: str, port: int, state: Path, file: str | None = None) -> str:
-    return find_token(host, port, file=file, state_dir=str(state))
+    return find_access(host, port, file=file, state_dir=str(state)).token
 
 
 def test_who_has_the_port_of_a_pool_that_has_stopped_is_not_shown_its_token(
@@ -85,15 +85,16 @@ def test_who_has_the_port_of_a_pool_that_has_stopped_is_not_shown_its_token(
 @pytest.mark.usefixtures("running")
 def test_the_pool_of_this_account_is_shown_its_token(state: Path, port: int) -> None:
     pool_at(state, f"127.0.0.1:{port}")
-    assert find("127.0.0.1", port, state) == "local-token"
-    assert find("localhost", port, state) == "local-token"
+    assert find("127.0.0.1", port, state) == "local-token-of-the-pool"
+    access = find_access("localhost", port, file=None, state_dir=str(state))
+    assert access == ("local-token-of-the-pool", "127.0.0.1"), "and not shown at ::1"
 
 
 @pytest.mark.usefixtures("running")
 def test_a_pool_on_all_addresses_is_shown_it_at_each(state: Path, port: int) -> None:
     pool_at(state, f"0.0.0.0:{port}")
-    assert find("127.0.0.1", port, state) == "local-token"
-    assert find("127.0.0.2", port, state) == "local-token"
+    assert find("127.0.0.1", port, state) == "local-token-of-the-pool"
+    assert find("127.0.0.2", port, state) == "local-token-of-the-pool"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.2", "127.1.2.3"])
@@ -111,7 +112,7 @@ def test_somebody_else_at_another_port_is_not(state: Path, port: int) -> None:
     with pytest.raises(NotAuthorised) as caught:
         find("127.0.0.1", port, state)
     assert "SOCKETPOOL_TOKEN_FILE" in caught.value.hint
-    assert "local-token" not in str(caught.value)
+    assert "local-token-of-the-pool" not in str(caught.value)
 
 
 def test_another_machine_is_not(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,11 +126,11 @@ def test_another_machine_is_not(state: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_named_file_wins(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (state / "given").write_text("given-token")
-    (state / "env").write_text("env-token")
+    (state / "given").write_text("given-token-of-somebody")
+    (state / "env").write_text("env-token-of-somebody")
     monkeypatch.setenv("SOCKETPOOL_TOKEN_FILE", str(state / "env"))
-    assert find("192.0.2.1", 1, state) == "env-token"
-    assert find("192.0.2.1", 1, state, str(state / "given")) == "given-token"
+    assert find("192.0.2.1", 1, state) == "env-token-of-somebody"
+    assert find("192.0.2.1", 1, state, str(state / "given")) == "given-token-of-somebody"
 
 
 @pytest.mark.parametrize("name", ["absent", "~no-such-user-here/token", "empty"])

@@ -34,6 +34,7 @@ def spec(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "supervisord.pid").write_text(f"{os.getpid()}\n")
     return {
         "supervisord_pid": str(tmp_path / "supervisord.pid"),
+        "notify": "",
         "scratch": str(tmp_path / "scratch"),
         "own_workspace": True,
         "environment": {},

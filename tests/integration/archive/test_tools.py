@@ -42,7 +42,6 @@ MAKERS = {
     "7z with AES": "7z a -tzip -bso0 -bsp0 $OUT *.html && 7z a -tzip -psecret -mem=AES256 "
     "-bso0 -bsp0 $OUT *.txt",
     "bsdtar": "bsdtar --format zip -cf $OUT .",
-    "jar": "jar cfM $OUT .",
     "python": "python3 -m zipfile -c $OUT a.html b.html sub t.txt",
 }
 

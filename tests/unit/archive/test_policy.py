@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pathspec
@@ -224,3 +225,28 @@ def test_both_shipped_lists_apply_when_the_project_says_so(tmp_path: Path) -> No
     policy = find_policy(tmp_path / "site.zip")
     assert policy.decide(b"a.svg").send
     assert policy.decide(b"a.html").send
+
+
+def test_a_project_bounds_what_comes_back(tmp_path: Path) -> None:
+    (tmp_path / ".socketpool.yml").write_text("limits: {members: 10, member: 2M, ratio: 50}")
+    limits = find_policy(tmp_path / "site.zip").limits
+    assert (limits.members, limits.member_bytes, limits.ratio) == (10, 2 << 20, 50)
+    assert limits.total_bytes == find_policy(tmp_path / "x" / "site.zip").limits.total_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("limits: 5", '"limits" has the keys members, member, total, ratio'),
+        ("limits: {size: 5}", "the limit 'size' is unknown"),
+        ("limits: {member: much}", "a number such as 500 or 2G"),
+        ("limits: {member: 0}", "a number such as 500 or 2G"),
+        ("limits: {member: -1}", "a number such as 500 or 2G"),
+        ("limits: {member: [1]}", "a number such as 500 or 2G"),
+    ],
+)
+def test_limits_that_mean_nothing_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "own.yml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load_policy(path)
