@@ -17,9 +17,9 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from socketpool.client.api import ClientLease, Leased
 from socketpool.client.roundtrip import RoundTrip, Summary, Wishes
@@ -27,11 +27,12 @@ from socketpool.errors import NoCapacity, NotAuthorised, ServiceFailed, TimedOut
 from socketpool.rsi import workspace as workspaces_of
 from socketpool.rsi.tokens import LeaseClaim, LeaseTokens, read_secret
 from socketpool.supervision import conf, launch
-from socketpool.supervision.processes import end, listens, strays
+from socketpool.supervision.notify import ReadyMessages
+from socketpool.supervision.processes import end, listens, speaks_for, strays
 from socketpool.testing.places import HOST, find_services, private_state, spec_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from socketpool.config.settings import Service
@@ -51,7 +52,7 @@ class InProcessPool:
     for one that isn't ready within its readiness timeout.  Leaving ends every process and removes
     every file, whatever happened in between; and when this process is killed, the kernel ends them.
 
-    The methods `acquire`, `renew`, `release` and `services` are those of `PoolClient`, so that a
+    The methods `acquire`, `renew`, `release` and `kinds` are those of `PoolClient`, so that a
     `RoundTrip` can be made with the pool.  A lease lasts until it is released.  Thread-safe.
     """
 
@@ -69,9 +70,12 @@ class InProcessPool:
     def __enter__(self) -> Self:
         services = find_services(self._places)
         self._leases.clear()
+        self._ready: set[int] = set()  # processes, as the kernel named them
         with ExitStack() as stack:
             self._state = stack.enter_context(private_state())
+            self._state.check()
             self._tokens = LeaseTokens(read_secret(self._state.lease_key))
+            self._messages = stack.enter_context(closing(ReadyMessages(self._state.notify_socket)))
             # The kernel ends a child with the *thread* that started it: one that stays.
             self._starter = ThreadPoolExecutor(1, thread_name_prefix="socketpool-starter")
             stack.callback(self._starter.shutdown)
@@ -146,7 +150,7 @@ class InProcessPool:
             self._leases[claim.lease] = wanted
         workspaces_of.create(self._state.workspaces, claim, [i.port for i in wanted])
         return ClientLease(
-            id=claim.lease,
+            lease=claim.lease,
             token=self._tokens.sign(claim),
             ttl=TTL if ttl is None else ttl,
             services=tuple(i.place() for i in wanted),
@@ -177,12 +181,9 @@ class InProcessPool:
                 instance.leased = False
             self._changed.notify_all()
 
-    def services(self) -> list[dict[str, Any]]:
-        """The catalogue."""
-        return [
-            {"service": name, "client": i.service.client, "description": i.service.description}
-            for name, i in self._instances.items()
-        ]
+    def kinds(self) -> dict[str, str | None]:
+        """The services, and the kind of the client portion of each."""
+        return {name: i.service.client for name, i in self._instances.items()}
 
     def close(self) -> None:
         """Nothing: `PoolClient` has connections of its threads to close."""
@@ -199,7 +200,13 @@ class InProcessPool:
         for instance in instances:
             self._starter.submit(instance.start).result()
         for instance in instances:
-            instance.await_ready()
+            instance.await_ready(self._said_ready)
+
+    def _said_ready(self, instance: _Instance) -> bool:
+        """Whether it has told so itself, where that is asked for."""
+        self._ready.update(self._messages.receive())
+        pid = instance.pid
+        return not instance.service.notifies or any(speaks_for(p, pid) for p in self._ready)
 
     def _end_all(self) -> None:
         try:
@@ -242,10 +249,13 @@ class _Instance:
                 start_new_session=True,
             )
 
-    def await_ready(self) -> None:
-        process = self.process
+    @property
+    def pid(self) -> int:
+        return 0 if self.process is None else self.process.pid
+
+    def await_ready(self, said_ready: Callable[[_Instance], bool]) -> None:
         deadline = time.monotonic() + self.service.readiness.timeout
-        while process is not None and not listens(process.pid, self.port):
+        while not (said_ready(self) and listens(self.pid, self.port)):
             self.check_alive()
             if time.monotonic() > deadline:
                 raise TimedOut(
@@ -266,7 +276,13 @@ class _Instance:
     def place(self) -> Leased:
         """As a lease names it."""
         name = self.service.name
-        return Leased(name, HOST, self.port, f"{name}:{self.port}", self.service.client)
+        return Leased(
+            service=name,
+            host=HOST,
+            port=self.port,
+            instance=f"{name}:{self.port}",
+            client=self.service.client,
+        )
 
     def output(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")

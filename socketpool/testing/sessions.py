@@ -162,7 +162,7 @@ class _Run:
         ours, theirs = socket.socketpair()
         progress: list[Progress] = []
         portion.assign(
-            Leased("", HOST, PORT, "", None),
+            Leased(service="vendor", host=HOST, port=PORT, instance="vendor:1"),
             self._tokens.sign(self._claim),
             lambda _host, _port: theirs,
             lambda done, total, text: progress.append(Progress(done, total, text)),

@@ -232,7 +232,7 @@ def test_a_catalogue_is_served_whole_and_may_have_its_own_upload(shout: Path) ->
     write_service(shout.parent, "upload", SHOUT.replace("Shout", "Upload"))
     (shout.parent / "upload" / "helper.py").write_text("")
     with InProcessPool(shout.parent) as pool:
-        kinds = {s["service"]: s["client"] for s in pool.services()}
+        kinds = pool.kinds()
     assert kinds == {"upload": "vendor", "download": "download", "shout": "vendor"}
 
 
