@@ -11,12 +11,13 @@ from socketpool.errors import NotAuthorised, SocketpoolError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from socketpool.client.api import ClientLease, PoolClient
+    from socketpool.client.api import ClientLease
+    from socketpool.client.leaser import Leaser
 
 
 @contextmanager
 def leased(
-    client: PoolClient, services: list[str], *, wait: float, ttl: float | None = None
+    client: Leaser, services: list[str], *, wait: float, ttl: float | None = None
 ) -> Iterator[ClientLease]:
     """A lease for the length of a ``with`` block, renewed three times in each time to live."""
     lease = client.acquire(services, wait=wait, ttl=ttl)
@@ -35,7 +36,7 @@ def leased(
         thread.join(timeout=1)
 
 
-def _renew(client: PoolClient, lease: ClientLease, stop: threading.Event) -> None:
+def _renew(client: Leaser, lease: ClientLease, stop: threading.Event) -> None:
     try:
         while not stop.wait(lease.ttl / 3):
             try:

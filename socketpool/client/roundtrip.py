@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from socketpool.archive.directory import DirectorySource
     from socketpool.archive.plan import Hook, Plan
     from socketpool.archive.report import MergeReport
-    from socketpool.client.api import ClientLease, Leased, PoolClient
+    from socketpool.client.api import ClientLease, Leased
+    from socketpool.client.leaser import Leaser
 
 
 class ReceiptFailed(SocketpoolError):
@@ -84,7 +85,7 @@ class RoundTrip:
 
     def __init__(
         self,
-        client: PoolClient,
+        client: Leaser,
         path: Path,
         services: Sequence[str],
         wishes: Wishes,

@@ -107,6 +107,20 @@ def load_settings(
     return settings
 
 
+def read_service(folder: Path) -> Service:
+    """The service of one folder; raises :class:`ConfigError`."""
+    path = folder / "service.yml"
+    try:
+        name = check_service_name(folder.name)
+    except ValueError as error:
+        raise ConfigError(f"{folder}: {error}", hint="rename the folder") from None
+    file = load(path, ServiceFile)
+    service = Service.model_construct(**dict(file), name=name, folder=str(folder.resolve()))
+    if file.sdk is not None and file.sdk.file is not None and file.sdk.cls is not None:
+        _check_class(folder / file.sdk.file, file.sdk.cls)
+    return service
+
+
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
@@ -124,7 +138,7 @@ def _read_catalogue(source: str, base: Path, file: PoolFile) -> dict[str, Servic
                 hint=f"name folders of services, relative to the pool's file, or {SHIPPED!r}",
             )
         for folder in sorted(p.parent for p in root.glob("*/service.yml")):
-            service = _read_service(folder)
+            service = read_service(folder)
             if service.name in services:
                 raise ConfigError(
                     f"{source}: catalogue: service {service.name!r} is defined twice: in "
@@ -138,19 +152,6 @@ def _read_catalogue(source: str, base: Path, file: PoolFile) -> dict[str, Servic
             hint="a service is a folder with a service.yml in it",
         )
     return services
-
-
-def _read_service(folder: Path) -> Service:
-    path = folder / "service.yml"
-    try:
-        name = check_service_name(folder.name)
-    except ValueError as error:
-        raise ConfigError(f"{folder}: {error}", hint="rename the folder") from None
-    file = load(path, ServiceFile)
-    service = Service.model_construct(**dict(file), name=name, folder=str(folder.resolve()))
-    if file.sdk is not None and file.sdk.file is not None and file.sdk.cls is not None:
-        _check_class(folder / file.sdk.file, file.sdk.cls)
-    return service
 
 
 def _check_class(path: Path, cls: str) -> None:

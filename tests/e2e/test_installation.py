@@ -33,6 +33,7 @@ def test_the_wheel_holds_the_catalogue_the_howtos_and_its_types(wheel: Path) -> 
     assert "socketpool/catalogue/web/service.yml" in names
     assert "socketpool/py.typed" in names
     assert "socketpool/archive/policy.yml" in names
+    assert "socketpool/cli/templates/vendor/vendor.py.txt" in names
     for command in ("socketpool", "socketpool_client", "socketpool_server"):
         assert f"socketpool/howto/{command}.md" in names
     assert {name.partition("/")[0] for name in names} == {

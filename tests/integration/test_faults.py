@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from pools import PROBE, WEB, PoolMaker, ask_probe, belongings, connects, ended, kill, place
+from pools import PROBE, WEB, PoolMaker, ask_probe, belongings, connects, kill, place
 from waiting import eventually
 
 from socketpool.errors import NoCapacity, NotAuthorised
@@ -351,23 +351,6 @@ def test_broken_services_are_shown_and_the_others_work(new_pool: PoolMaker) -> N
     for name, words in LOGGED.items():
         assert words in pool.log(f"{name}-{states[name]['port']}")
     assert "leased" not in {i["state"] for i in pool.instances("probe")}, "nothing half granted"
-
-
-def test_a_service_that_ignores_sigterm_is_killed_and_recycled(new_pool: PoolMaker) -> None:
-    code = (
-        "import http.server, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
-        "http.server.ThreadingHTTPServer((sys.argv[1], int(sys.argv[2])),"
-        "http.server.SimpleHTTPRequestHandler).serve_forever()"
-    )
-    stubborn = WEB | {"command": ["{python}", "-c", code, "{host}", "{port}"], "warm": 1, "max": 1}
-    pool = new_pool.start({"stubborn": stubborn})
-    lease = pool.lease("stubborn")
-    port = place(lease, "stubborn")["port"]
-    before = pool.instance(port)["pid"]
-    pool.release(lease)
-    assert pool.await_state(port, "idle")["pid"] != before
-    assert ended(before)
-    assert pool.stop() == 0
 
 
 def test_many_clients_at_once_never_share_an_instance_and_all_are_served(

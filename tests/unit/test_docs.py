@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from socketpool.cli.service import service
 from socketpool.config.models import PoolFile, ServiceFile
 from socketpool.core.lifecycle import INSTANCE, LEASE, mermaid
 from socketpool.rsi.blocks import TRANSFER
@@ -36,6 +40,32 @@ def test_the_examples_of_service_files_are_valid() -> None:
     assert len(services) >= 3
     for block in blocks:
         (ServiceFile if "description" in block else PoolFile).model_validate(block)
+
+
+def test_the_examples_of_a_vendor_and_its_test_work(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "services.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    folder = tmp_path / "shout"
+    folder.mkdir()
+    (folder / "shout.py").write_text(next(c for c in code if "class Shout" in c))
+    found = re.search(r"```yaml\n# services/shout/service.yml\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    (folder / "service.yml").write_text(found[1])
+    namespace: dict[str, Any] = {"__file__": str(folder / "test_shout.py")}
+    exec(next(c for c in code if "process(SERVICE" in c), namespace)
+    namespace["test_text_becomes_capitals"]()
+
+
+def test_what_making_a_service_prints_is_what_the_document_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs" / "services.md").read_text()
+    found = re.search(r"    \$ socketpool service new shout\n((?:    .*\n)+)", text)
+    assert found is not None
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(service, ["new", "shout"])
+    assert result.exit_code == 0
+    assert textwrap.indent(result.output, "    ") == found[1]
 
 
 def test_the_example_configuration_shows_the_defaults() -> None:
