@@ -201,7 +201,7 @@ class FileTransfer:
                 done += piece.length
                 self.sent += piece.length
             else:
-                send(stream, piece)
+                send(stream, memoryview(piece))  # some streams send slices: no copies of the rest
                 done += len(piece)
                 self.sent += len(piece)
             if self._progress is not None:
