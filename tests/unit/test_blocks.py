@@ -506,6 +506,6 @@ def test_a_source_that_shrinks_while_it_is_sent_is_not_taken_for_the_file(
 
 
 def test_every_step_of_a_transfer_is_in_its_table() -> None:
-    ends = {TransferState.STORED, TransferState.REFUSED}
+    ends = {TransferState.REFUSED}
     assert {state for state, _ in TRANSFER.table} == set(TransferState) - ends
     assert set(TRANSFER.table.values()) == set(TransferState)
