@@ -509,3 +509,21 @@ def test_every_step_of_a_transfer_is_in_its_table() -> None:
     ends = {TransferState.REFUSED}
     assert {state for state, _ in TRANSFER.table} == set(TransferState) - ends
     assert set(TRANSFER.table.values()) == set(TransferState)
+
+
+def test_a_refusal_that_is_cut_in_its_middle_is_a_cut(pair: Any) -> None:
+    ours, theirs = pair
+    theirs.sendall(header(Kind.REFUSAL, 100) + b"the fi")
+    theirs.shutdown(socket.SHUT_WR)
+    transfer = FileTransfer(Given(3, [b"abc"]), b"1" * 16)
+    with pytest.raises(ConnectionCut):
+        transfer.run(ours)
+    assert transfer.state is TransferState.INTERRUPTED
+
+
+def test_a_stored_file_may_be_sent_again(tmp_path: Path) -> None:
+    """Its sender's session was cut after the receipt, so the step is repeated."""
+    transfer = FileTransfer(Given(1000, [b"a" * 1000]), b"1" * 16)
+    first = sent_over(transfer, tmp_path / "f", 1 << 20)
+    assert sent_over(transfer, tmp_path / "f", 1 << 20) == first
+    assert transfer.state is TransferState.STORED

@@ -63,6 +63,7 @@ class Sending:
     """A transfer and what it is to put in place."""
 
     transfer: FileTransfer
+    identity: bytes
     data: bytes
     promised: int
 
@@ -217,12 +218,17 @@ class Model(RuleBasedStateMachine):
     def prepare_what_is_not_as_promised(self, data: bytes, promised: int) -> Sending:
         return self.prepared(data, promised)
 
+    @rule(target=transfers, more=st.integers(1, 99))
+    def prepare_too_much(self, more: int) -> Sending:
+        return self.prepared(bytes(MAX_SIZE + more), MAX_SIZE + more)
+
     def prepared(self, data: bytes, promised: int) -> Sending:
         self.count += 1
         if len(data) <= MAX_SIZE:
             self.ever.add(data)
         identity = self.count.to_bytes(16, "big")
-        return Sending(FileTransfer(Source(data, promised), identity), data, promised)
+        transfer = FileTransfer(Source(data, promised), identity)
+        return Sending(transfer, identity, data, promised)
 
     @rule(sending=transfers, ours=FAULTS, theirs=FAULTS)
     def connect(self, sending: Sending, ours: Fault, theirs: Fault) -> None:
@@ -253,6 +259,8 @@ class Model(RuleBasedStateMachine):
         if ours == theirs == Fault() and len(sending.data) == sending.promised <= MAX_SIZE:
             # Nothing happened to this one; at worst a damaged beginning was found out.
             assert digests or isinstance(told, FileRefused | TimedOut), told
+        if isinstance(made, FileRefused) and ours.flip is None:
+            assert not list(self.folder.glob(f".*{sending.identity.hex()}.part"))
         self.settle(made)
 
     @rule(ours=FAULTS)
