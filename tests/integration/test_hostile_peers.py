@@ -65,6 +65,7 @@ def test_ten_thousand_wrong_tokens_cost_the_instance_nothing_that_stays(
     greeting = struct.pack(">BBQ", VERSION, Kind.LINE, len(wrong)) + wrong
     refused(instance, greeting, 100)  # whatever is made at first use is made by now
     parent = instance.parent
+    eventually(lambda: not parent.children(), "the end of the last session")
     descriptors, memory = parent.num_fds(), parent.memory_full_info().uss
     most = 0
     over = threading.Event()
