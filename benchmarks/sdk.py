@@ -1,8 +1,8 @@
 """What the SDK costs: bytes through a session, sessions themselves, and an instance that waits.
 
 The peers of a transfer are ``cp`` and a plain ``socket.sendfile`` to a process that writes what
-comes, without and with the fsync that we do before a file is acknowledged.  The service
-*undigested* runs the same code with SHA-256 taken out, on both sides.  All run in turns.
+comes, without and with the fsync that we do before a file is acknowledged.  "Without digest" is
+the same code with SHA-256 taken out on both sides.  All run in turns.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from contextlib import closing, contextmanager
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from benchmarks.catalogue.undigested.nohash import without_digests
+from benchmarks.catalogue.store.nohash import without_digests
 from benchmarks.pool import RunningPool, running_pool
 from benchmarks.report import percentile
 from socketpool.client.api import PoolClient
@@ -41,10 +42,11 @@ BUFFER = 1 << 20
 
 
 class Session:
-    """Sessions on one service of a lease."""
+    """Sessions on the store."""
 
-    def __init__(self, lease: ClientLease, service: str) -> None:
-        self._leased, self._token = lease.service(service), lease.token
+    def __init__(self, lease: ClientLease, manner: str = "") -> None:
+        self._leased, self._token = lease.service("store"), lease.token
+        self._manner = manner
 
     @contextmanager
     def open(self) -> Iterator[socket.socket]:
@@ -57,21 +59,15 @@ class Session:
     def upload(self, source: Path) -> None:
         """Send a file to the store."""
         with self.open() as stream, source.open("rb") as file:
-            send_line_block(stream, "upload")
+            send_line_block(stream, "upload" + self._manner)
             send_file_block(stream, OpenFile(file.fileno(), source.stat().st_size))
             await_event(stream, "done")
 
     def download(self, target: Path) -> None:
         """Have it back."""
         with self.open() as stream:
-            send_line_block(stream, "download")
+            send_line_block(stream, "download" + self._manner)
             write_file_block(stream, target, max_size=1 << 40)
-            await_event(stream, "done")
-
-    def nothing(self) -> None:
-        """A session that does nothing."""
-        with self.open() as stream:
-            send_line_block(stream, "")
             await_event(stream, "done")
 
 
@@ -92,21 +88,21 @@ def transfer(*, quick: bool) -> list[dict[str, Any]]:
     """Upload and download of 1 GB (quick: 100 MB) against cp and sendfile."""
     size = 100 * MB if quick else 1000 * MB
     with (
-        tempfile.TemporaryDirectory(prefix="socketpool-bench-", dir="/var/tmp") as folder,
-        running_pool(warm=1, catalogue=CATALOGUE, state_in=Path("/var/tmp")) as pool,
-        _leased(pool, "store", "undigested") as lease,
+        tempfile.TemporaryDirectory(prefix="socketpool-bench-") as folder,
+        running_pool(catalogue=CATALOGUE) as pool,
+        _leased(pool, "store") as lease,
     ):
         source, target = Path(folder) / "source", Path(folder) / "target"
         _write_noise(source, size)
-        ours, plain = Session(lease, "store"), Session(lease, "undigested")
+        ours, plain = Session(lease), Session(lease, " undigested")
         acts: dict[str, Callable[[], None]] = {
             "cp": lambda: _copy(source, target),
             "sendfile": lambda: _sendfile(source, target, durable=False),
             "sendfile, fsync": lambda: _sendfile(source, target, durable=True),
             "upload": lambda: ours.upload(source),
-            "upload without digest": lambda: without_digests(lambda: plain.upload(source)),
+            "upload without digest": lambda: _undigested(plain.upload, source),
             "download": lambda: ours.download(target),
-            "download without digest": lambda: without_digests(lambda: plain.download(target)),
+            "download without digest": lambda: _undigested(plain.download, target),
             "SHA-256 alone": lambda: _digest(source),
         }
         turns: dict[str, list[tuple[float, float]]] = {name: [] for name in acts}
@@ -143,10 +139,13 @@ def _write_noise(path: Path, size: int) -> None:
         os.fsync(out.fileno())
 
 
-def _copy(source: Path, target: Path) -> None:
-    from subprocess import run
+def _undigested(act: Callable[[Path], None], path: Path) -> None:
+    with without_digests():
+        act(path)
 
-    run(["cp", "--reflink=never", source, target], check=True)
+
+def _copy(source: Path, target: Path) -> None:
+    subprocess.run(["cp", "--reflink=never", source, target], check=True)
 
 
 def _sendfile(source: Path, target: Path, *, durable: bool) -> None:
@@ -181,11 +180,11 @@ def _digest(source: Path) -> None:
 
 
 def sessions(*, quick: bool) -> list[dict[str, Any]]:
-    """Set-up of a session, and sessions per second, against a bare connection to the instance."""
+    """Set-up of a session, and sessions per second."""
     seconds, rounds = (1.0, 3) if quick else (3.0, 5)
     rows = []
-    with running_pool(warm=1, catalogue=CATALOGUE) as pool, _leased(pool, "store") as lease:
-        session = Session(lease, "store")
+    with running_pool(catalogue=CATALOGUE) as pool, _leased(pool, "store") as lease:
+        session = Session(lease)
         for clients in (1, 4):
             taken: list[float] = []
             rates = []
@@ -243,7 +242,7 @@ def memory(*, quick: bool) -> list[dict[str, Any]]:  # noqa: ARG001 - takes no t
         for service in ("upload", "vendor", "download"):
             found = [p for p in _processes(pool) if _serves(p, service)]
             rows.append({"instance": service, "warm": len(found), **_private(found)})
-    bare = psutil.Popen([shutil.which("python3") or "python3", "-c", "input()"], stdin=-1)
+    bare = psutil.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     time.sleep(0.3)
     rows.append({"instance": "python3 that waits", "warm": 1, **_private([bare])})
     bare.kill()
