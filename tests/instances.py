@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HOST = "127.0.0.1"
-KEY = "key of the tests"
+KEY = "key-of-these-tests"
 
 # $1 is where the small disk goes, $2 its size; seen by nobody outside, it ends with the process.
 ON_SMALL_DISK = 'mount -t tmpfs -o size="$2" none "$1" && shift 2 && exec "$@"'
