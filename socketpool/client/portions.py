@@ -37,6 +37,8 @@ class Portion(TransferInterface):
         self._stream: socket.socket | None = None
         self.detail: dict[str, Any] = {}
         """What the service says of its work at the end."""
+        self.opened = False
+        """Whether a session was opened at least once."""
         self.confirmed = 0
         """Grows with whatever is known to have got through, over all connections."""
 
@@ -59,6 +61,7 @@ class Portion(TransferInterface):
         self._stream.settimeout(GREETING_SECONDS)
         session_seconds = greet(self._stream, self._token)
         self._stream.settimeout(session_seconds + PATIENCE_SECONDS)
+        self.opened = True
 
     @property
     def stream(self) -> socket.socket:

@@ -118,7 +118,7 @@ def _read_catalogue(source: str, base: Path, file: PoolFile) -> dict[str, Servic
                 hint=f"name folders of services, relative to the pool's file, or {SHIPPED!r}",
             )
         for folder in sorted(p.parent for p in root.glob("*/service.yml")):
-            service = _read_service(folder)
+            service = read_service(folder)
             if service.name in services:
                 raise ConfigError(
                     f"{source}: catalogue: service {service.name!r} is defined twice: in "
@@ -134,7 +134,8 @@ def _read_catalogue(source: str, base: Path, file: PoolFile) -> dict[str, Servic
     return services
 
 
-def _read_service(folder: Path) -> Service:
+def read_service(folder: Path) -> Service:
+    """The service of a folder with a ``service.yml``; raises :class:`ConfigError`."""
     path = folder / "service.yml"
     try:
         name = check_service_name(folder.name)

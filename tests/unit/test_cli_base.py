@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from socketpool.cli import client, main, server
 from socketpool.cli.base import HELP_NAMES, HostType, PortType, exit_code_of, howto, printable
-from socketpool.client.roundtrip import Summary
+from socketpool.cli.summary import summary_lines
+from socketpool.client.summary import Summary
 from socketpool.errors import SocketpoolError, TimedOut, UsageError
 from socketpool.logs import JsonFormatter
 
@@ -132,7 +133,7 @@ def test_a_server_may_take_port_0() -> None:
 
 
 def test_the_summary_tells_what_left_and_what_changed() -> None:
-    lines = client.summary_lines(
+    lines = summary_lines(
         Summary(
             "a.zip",
             "127.0.0.1:1",
@@ -151,7 +152,7 @@ def test_the_summary_tells_what_left_and_what_changed() -> None:
 
 
 def test_a_summary_without_a_download_claims_no_change() -> None:
-    lines = client.summary_lines(Summary("a.zip", "127.0.0.1:1"))
+    lines = summary_lines(Summary("a.zip", "127.0.0.1:1"))
     assert not any(line.startswith("changed") for line in lines)
 
 
