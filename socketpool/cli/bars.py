@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 MEMBERS = "vendor"
 """The kind of step that counts in members; the others count in bytes."""
 
-_NAME_WIDTH = 14
+_NAME_WIDTH = 12
+_AMOUNT_WIDTH = 15
 _TEXT_WIDTH = 28
 
 
@@ -105,7 +106,7 @@ def _make_bars(console: Console) -> Progress:
     return Progress(
         _Name(table_column=Column(width=_NAME_WIDTH, no_wrap=True)),
         BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=8)),
-        _Amount(table_column=Column(justify="right", no_wrap=True)),
+        _Amount(table_column=Column(width=_AMOUNT_WIDTH, justify="right", no_wrap=True)),
         _Detail(table_column=Column(width=_TEXT_WIDTH, no_wrap=True)),
         console=console,
         expand=True,

@@ -51,7 +51,7 @@ class Tie(NamedTuple):
 
 def find_service(kind: str, folder: Path | None) -> Service:
     """The shipped service of a kind, or the one in a folder; raises ConfigError."""
-    service = read_service(folder or shipped_catalogue() / kind)
+    service = read_service((folder or shipped_catalogue() / kind).resolve())
     if service.client != kind:
         raise ConfigError(
             f"{service.folder}: its client portion is {service.client or 'none'}, not {kind}",

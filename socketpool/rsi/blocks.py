@@ -114,6 +114,14 @@ class SourceChanged(ArchiveError):
         )
 
 
+class PeerSpoke(ProtocolError):
+    """The peer sent a line in the middle of a file's transfer: a service, that it has failed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("the peer sent a line in the middle of a file's transfer")
+        self.text = text
+
+
 class FileSource(Protocol):
     """Bytes to send, as often as it takes: each call of ``segments`` gives the same."""
 
@@ -174,7 +182,7 @@ class FileTransfer:
 
         Raises :class:`FileRefused` with the receiver's reason; ConnectionCut or TimedOut, after
         which it may be called again with another stream; SourceChanged when the source gives
-        another number of bytes than it promised.
+        another number of bytes than it promised; PeerSpoke when the receiver says something else.
         """
         self._step(TransferEvent.AGAIN)
         try:
@@ -209,6 +217,8 @@ class FileTransfer:
 
     def _answer(self, stream: Stream) -> int:
         kind, length = read_header(stream)
+        if kind is Kind.LINE:
+            raise PeerSpoke(read_text(stream, length))
         event = _ANSWERS.get(kind)
         if event is None or not TRANSFER.allows(self.state, event):
             raise ProtocolError(f"the peer sent {kind.name} for a file that is {self.state}")
@@ -243,6 +253,8 @@ def write_file_block(
     be stored or arrived damaged.
     """
     kind, size = read_header(stream)
+    if kind is Kind.LINE:
+        raise PeerSpoke(read_text(stream, size))
     if kind is not Kind.FILE:
         raise ProtocolError(f"expected a file block, the peer sent {kind.name}")
     transfer_id = read_exactly(stream, TRANSFER_ID_BYTES)

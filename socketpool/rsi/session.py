@@ -8,14 +8,15 @@ error.  Every line from the service is a JSON object with the key ``event``.
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from socketpool.errors import ArchiveError, NotAuthorised, ServiceFailed, SocketpoolError, TimedOut
-from socketpool.rsi.blocks import read_line_block, send_line_block
+from socketpool.rsi.blocks import PeerSpoke, read_line_block, send_line_block
 from socketpool.rsi.frames import ProtocolError, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 LONGEST_SESSION = 30 * 86400.0
 
@@ -66,17 +67,38 @@ def await_event(
         if event == wanted:
             return message
         if event == "error":
-            cls = _ERRORS.get(str(message.get("code")), ServiceFailed)
-            raise cls(str(message.get("message")), hint=str(message.get("hint", "")))
+            raise _error_of(message)
         if event != "progress":
             raise ProtocolError(f"expected {wanted!r}, the service sent {event!r}")
         if on_progress is not None:
             on_progress(message)
 
 
-def _read_object(stream: Stream) -> dict[str, Any]:
+@contextmanager
+def hearing_errors() -> Iterator[None]:
+    """Around a file's transfer: a service that fails instead of it is heard.  Raises what it says.
+
+    Without this its message would only be a block that does not belong there.
+    """
     try:
-        message = json.loads(read_line_block(stream))
+        yield
+    except PeerSpoke as spoke:
+        message = _parse_object(spoke.text)
+        raise (_error_of(message) if message.get("event") == "error" else spoke) from None
+
+
+def _error_of(message: dict[str, Any]) -> SocketpoolError:
+    cls = _ERRORS.get(str(message.get("code")), ServiceFailed)
+    return cls(str(message.get("message")), hint=str(message.get("hint", "")))
+
+
+def _read_object(stream: Stream) -> dict[str, Any]:
+    return _parse_object(read_line_block(stream))
+
+
+def _parse_object(text: str) -> dict[str, Any]:
+    try:
+        message = json.loads(text)
     except (ValueError, RecursionError):
         raise ProtocolError("the peer sent a line that is not JSON") from None
     if not isinstance(message, dict):

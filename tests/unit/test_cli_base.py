@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from socketpool.cli import client, main, server
+from socketpool.cli import client, main, server, stepclient, stepserver
 from socketpool.cli.base import HELP_NAMES, HostType, PortType, exit_code_of, howto, printable
 from socketpool.cli.summary import summary_lines
 from socketpool.client.summary import Summary
@@ -29,6 +29,12 @@ COMMANDS = {
     "socketpool": main.command,
     "socketpool_server": server.command,
     "socketpool_client": client.command,
+    "uploader_client": stepclient.uploader,
+    "uploader_server": stepserver.uploader,
+    "vendor_client": stepclient.vendor,
+    "vendor_server": stepserver.vendor,
+    "downloader_client": stepclient.downloader,
+    "downloader_server": stepserver.downloader,
 }
 
 

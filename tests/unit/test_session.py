@@ -16,11 +16,27 @@ from socketpool.errors import (
     SocketpoolError,
     TimedOut,
 )
-from socketpool.rsi.blocks import FileRefused, ProtocolError, read_line_block, send_line_block
-from socketpool.rsi.session import await_event, greet, read_greeting, send_error, send_event
+from socketpool.rsi.blocks import (
+    FileRefused,
+    OpenFile,
+    ProtocolError,
+    read_line_block,
+    send_file_block,
+    send_line_block,
+    write_file_block,
+)
+from socketpool.rsi.session import (
+    await_event,
+    greet,
+    hearing_errors,
+    read_greeting,
+    send_error,
+    send_event,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -125,3 +141,27 @@ def test_events_are_one_line_of_json(pair: Any) -> None:
     client, service = pair
     send_event(service, "progress", text="a\nb")
     assert json.loads(read_line_block(client)) == {"event": "progress", "text": "a\nb"}
+
+
+@pytest.mark.parametrize("sending", [True, False])
+def test_a_service_that_fails_in_place_of_a_file_s_transfer_is_heard(
+    pair: Any, tmp_path: Path, sending: bool
+) -> None:
+    client, service = pair
+    send_error(service, ServiceFailed("nothing was processed", hint="run vendor"))
+    with pytest.raises(ServiceFailed, match="nothing was processed") as caught, hearing_errors():
+        if sending:
+            send_file_block(client, OpenFile(0, 0))
+        else:
+            write_file_block(client, tmp_path / "file", max_size=1)
+    assert caught.value.hint == "run vendor"
+
+
+@pytest.mark.parametrize("line", ['{"event": "progress"}', "{}", "[]", "hello"])
+def test_any_other_line_in_place_of_a_file_is_a_violation(
+    pair: Any, tmp_path: Path, line: str
+) -> None:
+    client, service = pair
+    send_line_block(service, line)
+    with pytest.raises(ProtocolError), hearing_errors():
+        write_file_block(client, tmp_path / "file", max_size=1)
