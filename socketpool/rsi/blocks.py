@@ -117,8 +117,10 @@ class SourceChanged(ArchiveError):
 class PeerSpoke(ProtocolError):
     """The peer sent a line in the middle of a file's transfer: a service, that it has failed."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__("the peer sent a line in the middle of a file's transfer")
+    code = "peer-spoke"
+
+    def __init__(self, message: str, text: str) -> None:
+        super().__init__(message)
         self.text = text
 
 
@@ -217,11 +219,12 @@ class FileTransfer:
 
     def _answer(self, stream: Stream) -> int:
         kind, length = read_header(stream)
-        if kind is Kind.LINE:
-            raise PeerSpoke(read_text(stream, length))
         event = _ANSWERS.get(kind)
         if event is None or not TRANSFER.allows(self.state, event):
-            raise ProtocolError(f"the peer sent {kind.name} for a file that is {self.state}")
+            wrong = f"the peer sent {kind.name} for a file that is {self.state}"
+            if kind is Kind.LINE:
+                raise PeerSpoke(wrong, read_text(stream, length))
+            raise ProtocolError(wrong)
         self._step(event)
         if event is TransferEvent.REFUSAL:
             raise FileRefused(read_text(stream, length), hint="nothing was changed")
@@ -253,10 +256,11 @@ def write_file_block(
     be stored or arrived damaged.
     """
     kind, size = read_header(stream)
-    if kind is Kind.LINE:
-        raise PeerSpoke(read_text(stream, size))
     if kind is not Kind.FILE:
-        raise ProtocolError(f"expected a file block, the peer sent {kind.name}")
+        wrong = f"expected a file block, the peer sent {kind.name}"
+        if kind is Kind.LINE:
+            raise PeerSpoke(wrong, read_text(stream, size))
+        raise ProtocolError(wrong)
     transfer_id = read_exactly(stream, TRANSFER_ID_BYTES)
     part = target.with_name(f".{target.name}.{transfer_id.hex()}{PART_SUFFIX}")
     try:

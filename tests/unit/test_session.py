@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -148,12 +149,12 @@ def test_a_service_that_fails_in_place_of_a_file_s_transfer_is_heard(
     pair: Any, tmp_path: Path, sending: bool
 ) -> None:
     client, service = pair
+    transfer = partial(send_file_block, client, OpenFile(0, 0))
+    if not sending:
+        transfer = partial(write_file_block, client, tmp_path / "file", max_size=1)
     send_error(service, ServiceFailed("nothing was processed", hint="run vendor"))
     with pytest.raises(ServiceFailed, match="nothing was processed") as caught, hearing_errors():
-        if sending:
-            send_file_block(client, OpenFile(0, 0))
-        else:
-            write_file_block(client, tmp_path / "file", max_size=1)
+        transfer()
     assert caught.value.hint == "run vendor"
 
 
