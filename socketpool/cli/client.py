@@ -13,7 +13,7 @@ from socketpool.cli.archive_commands import show_plan
 from socketpool.cli.base import HELP_NAMES, HostType, HowtoCommand, PortType, run, say
 from socketpool.cli.hook import load_hook
 from socketpool.cli.pooloptions import state_dir_option, token_file_option
-from socketpool.cli.progress import with_reporter
+from socketpool.cli.progress import JsonReporter, with_reporter
 from socketpool.client.api import PoolClient
 from socketpool.client.jobs import split_words
 from socketpool.client.roundtrip import Run, Wishes, client_kinds
@@ -84,6 +84,10 @@ def command(
         receipt=receipt,
         allow_signed=allow_signed,
     )
+    if dry_run and isinstance(reporter, JsonReporter):
+        raise UsageError(
+            "--dry-run has no events to tell", hint="for programs there is: socketpool plan --json"
+        )
     if dry_run:
         for path in (filename, *(Path(word) for word in services if _names_a_file(word))):
             show_plan(path, policy, wishes.hook)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import tempfile
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from socketpool.archive.errors import CommitFailed
 from socketpool.archive.manifest import Manifest
 from socketpool.archive.policy import find_policy
 from socketpool.archive.sources import open_source
@@ -26,7 +28,7 @@ from socketpool.errors import ArchiveError, UsageError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 MANIFEST_SUFFIX = ".manifest.jsonl"
 
@@ -65,18 +67,13 @@ class SingleStep:
     def upload(self) -> Summary:
         """Send what the policy lets out, and write the manifest."""
         manifest = manifest_of(self._path)
-        part = manifest.with_name(f".{manifest.name}.part")
         uploader = UploadClient(self._wishes.hook)
         with open_source(self._path) as source:
             plan = uploader.prepare(source, find_policy(self._path, self._wishes.policy))
             note_plan(self._summary, plan, source, uploader)
-            try:
-                # First of all, so that nothing leaves whose return would have to be refused.
-                uploader.imploded.manifest.write(part)
+            # Noted first of all, so that nothing leaves whose return would have to be refused.
+            with _noted(uploader.imploded.manifest, manifest):
                 self._run(uploader, "upload")
-                part.replace(manifest)
-            finally:
-                part.unlink(missing_ok=True)
         self._summary.manifest = str(manifest)
         return self._finish()
 
@@ -112,3 +109,25 @@ class SingleStep:
         self._summary.seconds = time.monotonic() - self._clock
         self._reporter.summary(self._summary)
         return self._summary
+
+
+@contextmanager
+def _noted(manifest: Manifest, path: Path) -> Iterator[None]:
+    """The manifest at its place once the block has ended well; raises CommitFailed before it."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        if path.is_dir():
+            raise CommitFailed(f"{path} is a folder.")
+        manifest.write(part)
+    except CommitFailed as error:
+        with suppress(OSError):
+            part.unlink()
+        raise CommitFailed(
+            f"What leaves can't be noted beside the archive: {error.message}",
+            hint="Make room there, or put the archive elsewhere. Nothing was sent.",
+        ) from error
+    try:
+        yield
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -231,6 +231,16 @@ def test_quiet_prints_errors_alone(pool: RunningPool, home: Path) -> None:
     assert "needs a vendor step" in failed.stderr
 
 
+def test_a_dry_run_shows_every_file_and_needs_no_pool(home: Path) -> None:
+    where = ("socketpool_client", "127.0.0.1", 1, SITE, *TRIO, APP, *TRIO, "--dry-run")
+    done = run_tool(*where, cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Nothing was sent.") == 2
+    as_json = run_tool(*where, "--json", cwd=home)
+    assert as_json.returncode == 2
+    assert events(as_json)[-1]["exit_code"] == 2
+
+
 def test_a_reader_that_has_had_enough_does_not_end_the_work(
     pool: RunningPool, home: Path, processed: dict[str, bytes]
 ) -> None:

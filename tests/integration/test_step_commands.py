@@ -264,6 +264,24 @@ def test_wrong_usage_is_2_and_told_in_words(
     assert said in done.stderr
 
 
+def test_a_service_that_can_not_be_imported_ends_the_server_with_its_traceback(
+    arrived: Path, tmp_path: Path
+) -> None:
+    folder = vendor_folder(tmp_path, "import no_such_module\n\nclass Vendor:\n    pass\n")
+    done = run_tool("vendor_server", "127.0.0.1", 0, arrived, "--service", folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "No module named 'no_such_module'" in done.stderr
+
+
+def test_an_upload_that_can_not_be_noted_sends_nothing(archive: Path, tmp_path: Path) -> None:
+    (archive.parent / ".site.zip.manifest.jsonl.part").mkdir()
+    with serving(tmp_path / "u", "uploader_server", tmp_path / "arrived.zip") as server:
+        refused = client("uploader", server, archive)
+    assert refused.returncode == 6
+    assert "Nothing was sent" in refused.stderr
+    assert not (tmp_path / "arrived.zip").exists()
+
+
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
