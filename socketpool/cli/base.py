@@ -41,6 +41,14 @@ def say(text: str = "") -> None:
         click.echo(printable(text), err=True)
 
 
+def tell(text: str) -> None:
+    """A line of the output; when nobody reads that any more, the work goes on all the same."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        _forget_stdout()
+
+
 def make_console() -> Console:
     """Where tables are printed; what goes to a file or a pipe is not folded."""
     from rich.console import Console  # noqa: PLC0415 - takes its time, and few commands need it
@@ -139,10 +147,14 @@ def exit_code_of(action: Callable[[], Any], name: str) -> int:
         return INTERRUPTED_EXIT_CODE
     except BrokenPipeError:
         # Whoever reads our output has had enough; what there was to do is done by then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
         return 0
     except Exception:  # noqa: BLE001 - the last resort: a bug, said so
         say(traceback.format_exc())
         say(f"{name}: this is a bug; please report it with the lines above")
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _forget_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

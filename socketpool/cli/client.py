@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 import socketpool
 from socketpool.cli.archive_commands import show_plan
-from socketpool.cli.base import HELP_NAMES, HostType, HowtoCommand, PortType, printable, run
+from socketpool.cli.base import HELP_NAMES, HostType, HowtoCommand, PortType, run, say
 from socketpool.cli.hook import load_hook
 from socketpool.cli.pooloptions import state_dir_option, token_file_option
-from socketpool.cli.progress import make_reporter
+from socketpool.cli.progress import JsonReporter, with_reporter
 from socketpool.client.api import PoolClient
-from socketpool.client.roundtrip import RoundTrip, Summary, Wishes
+from socketpool.client.jobs import split_words
+from socketpool.client.roundtrip import Run, Wishes
+from socketpool.client.steps import NEEDS
 from socketpool.client.token import find_access
+from socketpool.errors import SocketpoolError, UsageError
+
+if TYPE_CHECKING:
+    from socketpool.client.reporter import Reporter
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -28,7 +34,7 @@ _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.argument("ip", type=HostType())
 @click.argument("port", type=PortType(lowest=1))
 @click.argument("filename", type=click.Path(exists=True, path_type=Path))
-@click.argument("services", nargs=-1, required=True)
+@click.argument("services", nargs=-1, required=True, metavar="SERVICES... [FILE2 SERVICES...]...")
 @click.option("--policy", type=_EXISTING, help="Rules about what may leave.")
 @click.option(
     "--hook", type=_EXISTING, help="A Python file whose is_implodable(member) keeps more."
@@ -49,7 +55,9 @@ _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="How long to wait for services that are all in use.",
 )
 @click.version_option(socketpool.__version__)
+@with_reporter
 def command(
+    reporter: Reporter,
     ip: str,
     port: int,
     filename: Path,
@@ -67,46 +75,54 @@ def command(
     wait: float,
 ) -> None:
     """Lease the services, run the client portion of each in this order, release."""
-    loaded = load_hook(hook)
-    if dry_run:
-        show_plan(filename, policy, loaded)
-        return
     wishes = Wishes(
         wait=wait,
         policy=policy,
-        hook=loaded,
+        hook=load_hook(hook),
         output=output,
         backup=backup,
         receipt=receipt,
         allow_signed=allow_signed,
     )
-    access = find_access(ip, port, file=token_file, state_dir=state_dir)
-    client = PoolClient(access.host, port, access.token)
-    with closing(client), closing(make_reporter()) as reporter:
-        summary = RoundTrip(client, filename, services, wishes, reporter=reporter).run()
-    for line in summary_lines(summary):
-        click.echo(printable(line))
-
-
-def summary_lines(s: Summary) -> list[str]:
-    """The summary as it is printed."""
-    share = s.sent_bytes / s.source_bytes if s.source_bytes else 0.0
-    lines = [
-        f"{s.file}: {s.members} members: {s.sent} sent, {s.kept} kept back",
-        f"left this machine: {s.sent_bytes:,} of {s.source_bytes:,} bytes"
-        + (f" ({share:.1%})" if share < 1 else ""),
-        *s.reports,
-    ]
-    if s.changed is not None:
-        lines.append(
-            f"changed: {s.changed} members; the other {s.members - s.changed} are as they were"
+    if dry_run and isinstance(reporter, JsonReporter):
+        raise UsageError(
+            "--dry-run has no events to tell", hint="for programs there is: socketpool plan --json"
         )
-        if s.result and Path(s.result) != Path(s.file).resolve():
-            lines.append(f"written to {s.result}")
-        if s.backup:
-            lines.append(f"the old file is {s.backup}")
-    lines.append(f"took {s.seconds:.2f} s; lease {s.lease} at {s.server}")
-    return lines
+    if dry_run:
+        for path in (filename, *(Path(word) for word in services if _names_a_file(word))):
+            show_plan(path, policy, wishes.hook)
+        return
+    access = find_access(ip, port, file=token_file, state_dir=state_dir)
+    with closing(PoolClient(access.host, port, access.token)) as client:
+        kinds = client.kinds()
+        jobs = split_words(filename, services, kinds, _find)
+        if len(jobs) > 1 and (output or receipt):
+            raise UsageError("--output and --receipt are for one file, and several are named")
+        trips = Run(client, jobs, wishes, reporter=reporter)
+        try:
+            trips.run(kinds)
+        except (SocketpoolError, KeyboardInterrupt):
+            reporter.close()
+            done = ", ".join(summary.file for summary in trips.done)
+            if done:
+                say(f"done before that, and left as it is now: {done}")
+            raise
+
+
+def _find(word: str) -> Path | None:
+    return Path(word) if _exists(word) else None
+
+
+def _names_a_file(word: str) -> bool:
+    """Without a pool that tells its services, the usual ones are no files."""
+    return word not in NEEDS and _exists(word)
+
+
+def _exists(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def main() -> NoReturn:

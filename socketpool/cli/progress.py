@@ -1,64 +1,119 @@
-"""Progress on stderr: a bar at a terminal, a line for each step elsewhere."""
+"""What a run shows while it works: bars at a terminal, JSON for programs, else next to nothing."""
 
 from __future__ import annotations
 
+import functools
+import json
 import sys
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+import click
 
-from socketpool.cli.base import printable, say
-from socketpool.client.reporter import Reporter
+from socketpool.cli.base import printable, say, tell
+from socketpool.cli.summary import summary_lines
+from socketpool.client.reporter import Reporter, Step
+from socketpool.errors import INTERRUPTED_EXIT_CODE, SocketpoolError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from socketpool.client.summary import Summary
+
+EVENT_SECONDS = 0.25
+"""Programs are told of progress no more often."""
 
 
-class LineReporter(Reporter):
-    """A line for each step."""
+class PlainReporter(Reporter):
+    """Warnings on stderr, and the summary on stdout."""
 
     def note(self, text: str) -> None:
         """Show it."""
         say(text)
 
-    def step(self, service: str, address: str) -> None:
-        """Show where it runs."""
-        say(f"{service} at {address} …")
+    def summary(self, summary: Summary) -> None:
+        """Print it."""
+        for line in summary_lines(summary):
+            tell(printable(line))
 
 
-class BarReporter(Reporter):
-    """A bar for each step."""
+class JsonReporter(Reporter):
+    """Everything as one JSON object a line, on stdout."""
 
-    def __init__(self) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[text]}"),
-            console=Console(stderr=True),
-        )
-        self._task: TaskID | None = None
-        self._progress.start()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next = 0.0
+        self._step: dict[str, Any] = {}
 
     def note(self, text: str) -> None:
-        """Show it above the bars."""
-        self._progress.console.print(printable(text), markup=False, highlight=False)
+        """See `Reporter.note`."""
+        self._emit("note", text=text)
 
-    def step(self, service: str, address: str) -> None:
-        """Begin a bar."""
-        label = escape(printable(f"{service:<10} {address}"))
-        self._task = self._progress.add_task(label, total=None, text="")
+    def step(self, step: Step) -> None:
+        """See `Reporter.step`."""
+        self._step = {"file": step.file, "service": step.service}
+        self._next = 0.0
+        self._emit("step", **self._step, kind=step.kind, address=step.address)
 
     def progress(self, done: int, total: int, text: str) -> None:
-        """Move the present bar."""
-        if self._task is not None:
-            shown = escape(printable(text))[-40:]
-            self._progress.update(self._task, completed=done, total=max(total, 1), text=shown)
+        """See `Reporter.progress`; the end of a step is always told."""
+        now = self._clock()
+        if now >= self._next or done >= total:
+            self._next = now + EVENT_SECONDS
+            self._emit("progress", **self._step, done=done, total=total, text=text)
 
-    def close(self) -> None:
-        """Leave the bars as they are."""
-        self._progress.stop()
+    def step_done(self) -> None:
+        """See `Reporter.step_done`."""
+        self._emit("step-done", **self._step)
+
+    def summary(self, summary: Summary) -> None:
+        """See `Reporter.summary`."""
+        self._emit("summary", **summary.fields())
+
+    def error(self, code: str, exit_code: int, message: str, hint: str = "") -> None:
+        """The run has failed."""
+        self._emit("error", code=code, exit_code=exit_code, message=message, hint=hint)
+
+    def _emit(self, event: str, **fields: Any) -> None:
+        tell(json.dumps({"event": event, **fields}))
 
 
-def make_reporter() -> Reporter:
-    """The one that fits where stderr goes."""
-    return BarReporter() if sys.stderr.isatty() else LineReporter()
+def make_reporter(*, quiet: bool, as_json: bool) -> Reporter:
+    """The one that fits what was asked for and where stderr goes."""
+    if quiet and as_json:
+        raise UsageError("--quiet and --json exclude each other")
+    if as_json:
+        return JsonReporter()
+    if quiet:
+        return Reporter()
+    if sys.stderr.isatty():
+        from socketpool.cli.bars import BarReporter  # noqa: PLC0415 - what rich brings takes time
+
+        return BarReporter()
+    return PlainReporter()
+
+
+def with_reporter(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ``--quiet`` and ``--json``, and a `Reporter` as its first argument."""
+
+    @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+    @click.option("--json", "as_json", is_flag=True, help="Print every event as a line of JSON.")
+    @functools.wraps(function)
+    def wrapper(*args: Any, quiet: bool, as_json: bool, **kwargs: Any) -> Any:
+        with closing(make_reporter(quiet=quiet, as_json=as_json)) as reporter:
+            try:
+                return function(reporter, *args, **kwargs)
+            except (SocketpoolError, KeyboardInterrupt) as error:
+                if isinstance(reporter, JsonReporter):
+                    _tell_failure(reporter, error)
+                raise
+
+    return wrapper
+
+
+def _tell_failure(reporter: JsonReporter, error: SocketpoolError | KeyboardInterrupt) -> None:
+    if isinstance(error, SocketpoolError):
+        reporter.error(error.code, error.exit_code, error.message, error.hint)
+    else:
+        reporter.error("interrupted", INTERRUPTED_EXIT_CODE, "interrupted")

@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import signal
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import click
 
 import socketpool
 from socketpool.cli.base import HELP_NAMES, HostType, HowtoCommand, PortType, run, say
+from socketpool.cli.foreground import Stop, Stopper, free_port, warn_exposed, warn_root
 from socketpool.cli.pooloptions import state_dir_option
 from socketpool.config.fields import Address
-from socketpool.config.hostfacts import ephemeral_ports, is_loopback, resolve
+from socketpool.config.hostfacts import ephemeral_ports, resolve
 from socketpool.config.models import DEFAULT_PORTS
 from socketpool.config.settings import Settings, load_settings
 from socketpool.config.statedir import StateDir, default_root
 from socketpool.errors import UsageError
-from socketpool.sockets import open_socket
 from socketpool.supervision.daemon import Pool
-
-if TYPE_CHECKING:
-    from types import FrameType
-
-
-class _Stop(Exception):
-    """A signal asked us to stop."""
-
-
-class _Stopper:
-    """Raises `_Stop` at the first signal; more of them must not disturb the stopping."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def listen(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-                signal.signal(number, self._on_signal)
-
-    def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
-        if not self.asked:
-            self.asked = True
-            raise _Stop
 
 
 def serve_pool(target: str, listen: Address | None, state_dir: str | None) -> int:
@@ -53,7 +27,7 @@ def serve_pool(target: str, listen: Address | None, state_dir: str | None) -> in
     state = StateDir.locate(state_dir)
     _warn(settings)
     pool = Pool(settings, state)
-    stopper = _Stopper()
+    stopper = Stopper()
     try:
         stopper.listen()
         pool.start()
@@ -63,7 +37,7 @@ def serve_pool(target: str, listen: Address | None, state_dir: str | None) -> in
         pool.wait()
         say("supervisord ended; stopping")
         return 1
-    except _Stop:
+    except Stop:
         say("stopping …")
         return 0
     finally:
@@ -85,23 +59,15 @@ def _with_addresses(settings: Settings) -> Settings:
 
 
 def _free_port(host: str, settings: Settings) -> int:
-    while True:
-        with open_socket(host) as probe:
-            probe.bind((host, 0))
-            port = int(probe.getsockname()[1])
-        if port not in settings.ports:
-            return port
+    while (port := free_port(host)) in settings.ports:
+        pass
+    return port
 
 
 def _warn(settings: Settings) -> None:
-    if os.geteuid() == 0:
-        say("warning: running as root, and so will every service; use an account of its own")
-    for what, host in (("pool server", settings.listen.host), ("services", settings.services_host)):
-        if not is_loopback(host):
-            say(
-                f"warning: the {what} will listen on {host}: what clients send can be read on the "
-                "network; keep to 127.0.0.1 and let clients come through an SSH tunnel"
-            )
+    warn_root()
+    warn_exposed("pool server", settings.listen.host)
+    warn_exposed("services", settings.services_host)
 
 
 def _announce(settings: Settings, state: StateDir, pool: Pool) -> None:

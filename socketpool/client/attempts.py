@@ -26,12 +26,17 @@ PATIENCE = 60.0
 
 
 def run_step(
-    portion: Portion, *, check_lease: Callable[[], object], note: Callable[[str], None]
+    portion: Portion,
+    *,
+    check_lease: Callable[[], object],
+    note: Callable[[str], None],
+    must_answer: bool = False,
 ) -> None:
     """Connect and transfer until it is done.
 
     ``check_lease`` raises when the lease has ended; ``note`` is told of each new attempt.  Raises
-    what the service says, and the last cut when nothing has got through for a minute.
+    what the service says, and the last cut when nothing has got through for a minute; with
+    ``must_answer`` at once, as long as no session was ever opened.
     """
     pause, confirmed = FIRST_PAUSE, 0
     last_progress = time.monotonic()
@@ -44,6 +49,8 @@ def run_step(
         except (ConnectionCut, PoolUnreachable) as error:
             if portion.overdue:
                 raise TimedOut("the service took longer than it allows itself") from None
+            if must_answer and not portion.opened:
+                raise
             check_lease()
             now = time.monotonic()
             if portion.confirmed > confirmed:

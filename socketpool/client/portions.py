@@ -39,6 +39,8 @@ class Portion(TransferInterface):
         self._deadline: Deadline | None = None
         self.detail: dict[str, Any] = {}
         """What the service says of its work at the end."""
+        self.opened = False
+        """Whether a session was opened at least once."""
         self.confirmed = 0
         """Grows with whatever is known to have got through, over all connections."""
 
@@ -62,6 +64,7 @@ class Portion(TransferInterface):
         session_seconds = greet(self._stream, self._token) + PATIENCE_SECONDS
         self._stream.settimeout(session_seconds)
         self._deadline = Deadline(self._stream, session_seconds)
+        self.opened = True
 
     @property
     def stream(self) -> socket.socket:

@@ -1,19 +1,42 @@
-"""Where the round trip tells how far it is; the commands show it, programs may ignore it."""
+"""Where a run tells how far it is; the commands show it, programs may ignore it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from socketpool.client.summary import Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The client portion of one service at work on one file."""
+
+    file: str
+    service: str
+    kind: str
+    """``upload``, ``vendor`` or ``download``: what its progress counts in, bytes or members."""
+    address: str
+
 
 class Reporter:
-    """Hears of every step.  This one keeps silent; override what is of interest."""
+    """Hears of everything, in one thread.  This one keeps silent; override what is of interest."""
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """Something that went wrong and was overcome."""
 
-    def step(self, service: str, address: str) -> None:
-        """The client portion of a service begins."""
+    def step(self, step: Step) -> None:
+        """A step begins."""
 
     def progress(self, done: int, total: int, text: str) -> None:
         """How far the present step is: bytes or members, whatever the step counts in."""
+
+    def step_done(self) -> None:
+        """The present step has ended well."""
+
+    def summary(self, summary: Summary) -> None:
+        """A file is done."""
 
     def close(self) -> None:
         """No more will come."""

@@ -119,6 +119,8 @@ class SourceChanged(ArchiveError):
 class UnexpectedLine(ProtocolError):
     """A line came where part of a file's transfer was expected; it may say why."""
 
+    code = "unexpected-line"
+
     def __init__(self, message: str, text: str) -> None:
         super().__init__(message)
         self.text = text
@@ -184,7 +186,8 @@ class FileTransfer:
 
         Raises :class:`FileRefused` with the receiver's reason; ConnectionCut or TimedOut, after
         which it may be called again with another stream; SourceChanged when the source gives
-        another number of bytes than it promised.
+        another number of bytes than it promised; UnexpectedLine when the receiver says
+        something else.
         """
         self._step(TransferEvent.AGAIN)
         try:

@@ -13,6 +13,7 @@ import pytest
 from pools import clean_environment
 
 ROOT = Path(__file__).parents[2]
+STEPS = ("uploader", "vendor", "downloader")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,8 @@ def test_the_wheel_holds_the_catalogue_the_howtos_and_its_types(wheel: Path) -> 
     assert "socketpool/py.typed" in names
     assert "socketpool/archive/policy.yml" in names
     assert "socketpool/cli/templates/vendor/vendor.py.txt" in names
-    for command in ("socketpool", "socketpool_client", "socketpool_server"):
+    steps = [f"{step}_{side}" for step in STEPS for side in ("client", "server")]
+    for command in ("socketpool", "socketpool_client", "socketpool_server", *steps):
         assert f"socketpool/howto/{command}.md" in names
     assert {name.partition("/")[0] for name in names} == {
         "socketpool",

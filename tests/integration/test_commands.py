@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from pools import PoolMaker, RunningPool
 
 HERE = str(Path(__file__).parents[1] / "data" / "webflow-site.zip")
-COMMANDS = ("socketpool", "socketpool_client", "socketpool_server")
+COMMANDS = (
+    *("socketpool", "socketpool_client", "socketpool_server"),
+    *("uploader_client", "vendor_client", "downloader_client"),
+    *("uploader_server", "vendor_server", "downloader_server"),
+)
 
 
 def pool_tool(

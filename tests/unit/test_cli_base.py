@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from socketpool.cli import client, main, server
+from socketpool.cli import client, main, server, stepclient, stepserver
 from socketpool.cli.base import HELP_NAMES, HostType, PortType, exit_code_of, howto, printable
-from socketpool.client.roundtrip import Summary
+from socketpool.cli.summary import summary_lines
+from socketpool.client.summary import Summary
 from socketpool.errors import SocketpoolError, TimedOut, UsageError
 from socketpool.logs import JsonFormatter
 
@@ -28,6 +29,12 @@ COMMANDS = {
     "socketpool": main.command,
     "socketpool_server": server.command,
     "socketpool_client": client.command,
+    "uploader_client": stepclient.uploader,
+    "uploader_server": stepserver.uploader,
+    "vendor_client": stepclient.vendor,
+    "vendor_server": stepserver.vendor,
+    "downloader_client": stepclient.downloader,
+    "downloader_server": stepserver.downloader,
 }
 
 
@@ -132,7 +139,7 @@ def test_a_server_may_take_port_0() -> None:
 
 
 def test_the_summary_tells_what_left_and_what_changed() -> None:
-    lines = client.summary_lines(
+    lines = summary_lines(
         Summary(
             "a.zip",
             "127.0.0.1:1",
@@ -151,7 +158,7 @@ def test_the_summary_tells_what_left_and_what_changed() -> None:
 
 
 def test_a_summary_without_a_download_claims_no_change() -> None:
-    lines = client.summary_lines(Summary("a.zip", "127.0.0.1:1"))
+    lines = summary_lines(Summary("a.zip", "127.0.0.1:1"))
     assert not any(line.startswith("changed") for line in lines)
 
 

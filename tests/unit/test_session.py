@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -143,20 +144,25 @@ def test_events_are_one_line_of_json(pair: Any) -> None:
     assert json.loads(read_line_block(client)) == {"event": "progress", "text": "a\nb"}
 
 
-def test_an_error_in_the_place_of_a_file_is_told_as_it_is(tmp_path: Path) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        for _ in range(2):
-            send_error(theirs, TimedOut("another step is still at work"))
-        with pytest.raises(TimedOut, match="still at work"), errors_of_service():
-            write_file_block(ours, tmp_path / "f", max_size=10)
-        with pytest.raises(TimedOut, match="still at work"), errors_of_service():
-            send_file_block(ours, OpenFile(-1, 0))
+@pytest.mark.parametrize("sending", [True, False])
+def test_a_service_that_fails_in_place_of_a_file_s_transfer_is_heard(
+    pair: Any, tmp_path: Path, sending: bool
+) -> None:
+    client, service = pair
+    transfer = partial(send_file_block, client, OpenFile(0, 0))
+    if not sending:
+        transfer = partial(write_file_block, client, tmp_path / "file", max_size=1)
+    send_error(service, ServiceFailed("nothing was processed", hint="run vendor"))
+    with pytest.raises(ServiceFailed, match="nothing was processed") as caught, errors_of_service():
+        transfer()
+    assert caught.value.hint == "run vendor"
 
 
-def test_another_line_in_the_place_of_a_file_is_a_violation(tmp_path: Path) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        send_event(theirs, "done")
-        with pytest.raises(ProtocolError, match="LINE"), errors_of_service():
-            write_file_block(ours, tmp_path / "f", max_size=10)
+@pytest.mark.parametrize("line", ['{"event": "progress"}', "{}", "[]", "hello"])
+def test_any_other_line_in_place_of_a_file_is_a_violation(
+    pair: Any, tmp_path: Path, line: str
+) -> None:
+    client, service = pair
+    send_line_block(service, line)
+    with pytest.raises(ProtocolError), errors_of_service():
+        write_file_block(client, tmp_path / "file", max_size=1)

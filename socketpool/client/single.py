@@ -1,0 +1,136 @@
+"""The steps of a round trip one by one, each a run of its own.
+
+The service is one of somebody's lease, or an instance that runs without a pool; either way the
+token comes from elsewhere.  Between upload and download the manifest beside the file remembers what
+left, so that nothing else is taken back.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from socketpool.archive.errors import CommitFailed
+from socketpool.archive.manifest import Manifest
+from socketpool.archive.policy import find_policy
+from socketpool.archive.sources import open_source
+from socketpool.client.api import Leased
+from socketpool.client.dial import dial_tcp
+from socketpool.client.portions import DownloadClient, Portion, UploadClient, VendorClient
+from socketpool.client.reporter import Reporter
+from socketpool.client.summary import Summary
+from socketpool.client.trip import Wishes, merge_returned, note_plan, run_portion
+from socketpool.config.fields import Address
+from socketpool.errors import ArchiveError, UsageError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator
+
+MANIFEST_SUFFIX = ".manifest.jsonl"
+
+
+def manifest_of(path: Path) -> Path:
+    """Where the manifest of a file is kept: beside it."""
+    path = path.absolute()
+    if not path.name:
+        raise UsageError("A file can't be put beside the root of the file system.")
+    return path.with_name(path.name + MANIFEST_SUFFIX)
+
+
+class SingleStep:
+    """The client portion of one service, on one file."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        token: str,
+        path: Path,
+        *,
+        wishes: Wishes | None = None,
+        reporter: Reporter | None = None,
+        dial: Callable[[str, int], socket.socket] = dial_tcp,
+    ) -> None:
+        self._place = (host, port)
+        self._token = token
+        self._path = path
+        self._wishes = wishes or Wishes()
+        self._reporter = reporter or Reporter()
+        self._dial = dial
+        self._summary = Summary(str(path), str(Address(host=host, port=port)))
+        self._clock = time.monotonic()
+
+    def upload(self) -> Summary:
+        """Send what the policy lets out, and write the manifest."""
+        manifest = manifest_of(self._path)
+        uploader = UploadClient(self._wishes.hook)
+        with open_source(self._path) as source:
+            plan = uploader.prepare(source, find_policy(self._path, self._wishes.policy))
+            note_plan(self._summary, plan, source, uploader)
+            # Noted first of all, so that nothing leaves whose return would have to be refused.
+            with _noted(uploader.imploded.manifest, manifest):
+                self._run(uploader, "upload")
+        self._summary.manifest = str(manifest)
+        return self._finish()
+
+    def vendor(self) -> Summary:
+        """Have what was uploaded processed."""
+        self._run(VendorClient(), "vendor")
+        return self._finish()
+
+    def download(self) -> Summary:
+        """Fetch what was processed and merge it; the manifest is used up by that."""
+        at = manifest_of(self._path)
+        if not at.exists():
+            raise ArchiveError(
+                f"There is no manifest {at} that tells what was sent of {self._path}.",
+                hint="uploader_client writes it. Nothing was changed.",
+            )
+        manifest = Manifest.read(at)
+        with tempfile.TemporaryDirectory(prefix="socketpool-") as scratch:
+            returned = Path(scratch) / "returned.zip"
+            self._run(DownloadClient(returned), "download")
+            limits = find_policy(self._path, self._wishes.policy).limits
+            merge_returned(
+                self._path, returned, manifest, self._wishes, self._summary, limits=limits
+            )
+        if self._wishes.output is None:
+            at.unlink(missing_ok=True)
+        return self._finish()
+
+    def _run(self, portion: Portion, kind: str) -> None:
+        host, port = self._place
+        service = Leased(service=kind, host=host, port=port, instance="", client=kind)
+        portion.assign(service, self._token, self._dial, self._reporter.progress)
+        run_portion(portion, service, self._summary, self._reporter, lambda: None, must_answer=True)
+
+    def _finish(self) -> Summary:
+        self._summary.seconds = time.monotonic() - self._clock
+        self._reporter.summary(self._summary)
+        return self._summary
+
+
+@contextmanager
+def _noted(manifest: Manifest, path: Path) -> Iterator[None]:
+    """The manifest at its place once the block has ended well; raises CommitFailed before it."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        if path.is_dir():
+            raise CommitFailed(f"{path} is a folder.")
+        manifest.write(part)
+    except CommitFailed as error:
+        with suppress(OSError):
+            part.unlink()
+        raise CommitFailed(
+            f"What leaves can't be noted beside the archive: {error.message}",
+            hint="Make room there, or put the archive elsewhere. Nothing was sent.",
+        ) from error
+    try:
+        yield
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,34 @@
+"""What was done with one file, for people and programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run did with a file; None where no step of the run could know."""
+
+    file: str
+    server: str
+    lease: str = ""
+    members: int | None = None
+    sent: int | None = None
+    sent_bytes: int | None = None
+    source_bytes: int | None = None
+    changed: int | None = None
+    result: str = ""
+    backup: str = ""
+    manifest: str = ""
+    seconds: float = 0.0
+    reports: list[str] = field(default_factory=list)
+
+    @property
+    def kept(self) -> int | None:
+        """Members that stayed at home."""
+        return None if self.members is None or self.sent is None else self.members - self.sent
+
+    def fields(self) -> dict[str, Any]:
+        """Everything as JSON can hold it."""
+        return asdict(self) | {"kept": self.kept, "seconds": round(self.seconds, 3)}

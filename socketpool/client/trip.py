@@ -1,0 +1,226 @@
+"""One file's way through the services of a lease and back.
+
+The original is replaced after everything was verified; before that nothing touches it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from socketpool.archive.errors import SignedArchive, SourceUnreadable
+from socketpool.archive.policy import find_policy
+from socketpool.archive.receipt import build_receipt, write_receipt
+from socketpool.archive.sources import ZipSource, merge_into
+from socketpool.client.attempts import run_step
+from socketpool.client.portions import DownloadClient, Portion, UploadClient, VendorClient
+from socketpool.client.reporter import Reporter, Step
+from socketpool.client.summary import Summary
+from socketpool.config.fields import Address
+from socketpool.errors import ArchiveError, SocketpoolError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from socketpool.archive.directory import DirectorySource
+    from socketpool.archive.limits import Limits
+    from socketpool.archive.manifest import Manifest
+    from socketpool.archive.plan import Hook, Plan
+    from socketpool.archive.report import MergeReport
+    from socketpool.client.api import ClientLease, Leased
+    from socketpool.client.jobs import Job
+
+
+class ReceiptFailed(SocketpoolError):
+    """Everything was done but the receipt."""
+
+    code = "receipt-failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """How the user wants it done: the options of the commands."""
+
+    wait: float = 30.0
+    policy: Path | None = None
+    hook: Hook | None = None
+    output: Path | None = None
+    backup: str = ""
+    receipt: Path | None = None
+    allow_signed: bool = False
+
+
+class Trip:
+    """What is done with one file."""
+
+    def __init__(
+        self,
+        job: Job,
+        kinds: Mapping[str, str | None],
+        server: str,
+        wishes: Wishes,
+        reporter: Reporter,
+        dial: Callable[[str, int], socket.socket],
+        scratch: Path,
+    ) -> None:
+        self._path, self._services = job
+        self._kinds = kinds
+        self._wishes = wishes
+        self._reporter = reporter
+        self._dial = dial
+        self._scratch = scratch
+        self._uploader = UploadClient(wishes.hook)
+        self._report: MergeReport | None = None
+        self.summary = Summary(str(self._path), server)
+
+    def prepare(self, source: ZipSource | DirectorySource, *, returns: bool) -> None:
+        """Judge the file, which must stay open until `run` has returned; raises ArchiveError.
+
+        ``returns`` says that something will be merged into it.
+        """
+        clock = time.monotonic()
+        if returns:
+            self._check_signature(source)
+        policy = find_policy(self._path, self._wishes.policy)
+        self._limits = policy.limits
+        self._plan = self._uploader.prepare(source, policy)
+        note_plan(self.summary, self._plan, source, self._uploader)
+        self.summary.seconds = time.monotonic() - clock
+
+    def run(self, lease: ClientLease, check_lease: Callable[[], object]) -> None:
+        """Run every step; ``check_lease`` raises when the lease has ended."""
+        started, clock = datetime.now(UTC), time.monotonic()
+        self.summary.lease = lease.id
+        for name in self._services:
+            service = lease.service(name)
+            returned = self._scratch / "returned.zip"
+            portion: Portion
+            kind = self._kinds[name]
+            match kind:
+                case "upload":
+                    portion = self._uploader
+                case "vendor":
+                    portion = VendorClient()
+                case _:
+                    portion = DownloadClient(returned)
+            portion.assign(service, lease.token, self._dial, self._reporter.progress)
+            run_portion(
+                portion, service, self.summary, self._reporter, check_lease, must_answer=False
+            )
+            if kind == "download":
+                self._report = merge_returned(
+                    self._path,
+                    returned,
+                    self._uploader.imploded.manifest,
+                    self._wishes,
+                    self.summary,
+                    limits=self._limits,
+                )
+        self._write_receipt(started)
+        self.summary.seconds += time.monotonic() - clock
+
+    def _check_signature(self, source: ZipSource | DirectorySource) -> None:
+        """Say so now rather than after the work was done."""
+        signature = source.signature()
+        if signature and not self._wishes.allow_signed:
+            raise SignedArchive(
+                f"The archive is signed ({signature}), and a change would break its signature.",
+                hint="Use --allow-signed to change it all the same. Nothing was sent.",
+            )
+
+    def _write_receipt(self, started: datetime) -> None:
+        if self._wishes.receipt is None:
+            return
+        receipt = build_receipt(
+            source=self._path,
+            plan=self._plan,
+            sent=self._uploader.imploded.digests(),
+            report=self._report,
+            lease=self.summary.lease,
+            server=self.summary.server,
+            started=started,
+            finished=datetime.now(UTC),
+        )
+        try:
+            write_receipt(self._wishes.receipt, receipt)
+        except ArchiveError as error:
+            raise ReceiptFailed(
+                f"The run is complete, but its receipt can't be written: {error.message}",
+                hint="Don't repeat the run for it; the archive is as it should be.",
+            ) from error
+
+
+def run_portion(
+    portion: Portion,
+    service: Leased,
+    summary: Summary,
+    reporter: Reporter,
+    check_lease: Callable[[], object],
+    *,
+    must_answer: bool,
+) -> None:
+    """Run the client portion of a service, told to the reporter; see `run_step`."""
+    address = str(Address(host=service.host, port=service.port))
+    reporter.step(Step(summary.file, service.service, service.client or "", address))
+    run_step(portion, check_lease=check_lease, note=reporter.note, must_answer=must_answer)
+    reporter.step_done()
+    summary.reports += [
+        f"{service.service}: {line}" for line in _lines(portion.detail.get("report"))
+    ]
+
+
+def _lines(report: object) -> list[str]:
+    """What a service reported, each on a line of its own."""
+    lines = report if isinstance(report, list) else []
+    return [" ".join(str(line).split()) for line in lines]
+
+
+def note_plan(
+    summary: Summary, plan: Plan, source: ZipSource | DirectorySource, uploader: UploadClient
+) -> None:
+    """Put what leaves into the summary."""
+    summary.members, summary.sent = len(plan), len(plan.sent)
+    summary.sent_bytes = uploader.imploded.size
+    if isinstance(source, ZipSource):
+        summary.source_bytes = source.archive.size
+    else:
+        summary.source_bytes = plan.sent_bytes + plan.kept_bytes
+
+
+def merge_returned(
+    path: Path,
+    returned: Path,
+    manifest: Manifest,
+    wishes: Wishes,
+    summary: Summary,
+    *,
+    limits: Limits,
+) -> MergeReport:
+    """Put the members that came back into the file; raises ArchiveError."""
+    report = merge_into(
+        path,
+        returned,
+        manifest,
+        output=wishes.output,
+        backup=wishes.backup,
+        limits=limits,
+        allow_signed=wishes.allow_signed,
+        digests=wishes.receipt is not None,
+    )
+    summary.changed = len(report.changed)
+    summary.result = str(report.path)
+    summary.backup = str(report.backup or "")
+    return report
+
+
+def check_receipt_place(receipt: Path | None) -> None:
+    """Find out before anything is sent."""
+    if receipt is not None and not receipt.absolute().parent.is_dir():
+        raise SourceUnreadable(
+            f"The receipt can't be written: {receipt.parent} is not a folder.",
+            hint="Name another --receipt file. Nothing was sent.",
+        )

@@ -1,0 +1,1 @@
+"""For those who write services: one instance in the foreground, without a pool."""

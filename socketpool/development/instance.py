@@ -1,0 +1,179 @@
+"""One instance of a service without a pool: its own state, lease and token, for as long as it runs.
+
+The instance is started as supervisord starts those of a pool, with the same environment and limits,
+and the kernel ends it with this process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from socketpool.config.models import DEFAULT_PORTS, LeaseSettings
+from socketpool.config.settings import Settings, read_service, shipped_catalogue
+from socketpool.config.statedir import StateDir
+from socketpool.errors import ConfigError
+from socketpool.rsi import workspace
+from socketpool.rsi.tokens import LeaseClaim, LeaseTokens, ensure_secret
+from socketpool.supervision import launch
+from socketpool.supervision.daemon import service_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from socketpool.config.fields import Address
+    from socketpool.config.settings import Service
+
+LEASE = "development"
+STOP_SECONDS = 3.0
+
+
+class Tie(NamedTuple):
+    """The files of the user between which an instance stands."""
+
+    file: Path
+    """What it works on."""
+    result: Path
+    """What it leaves, which may be the same."""
+    replace: bool
+    """Whether a file that is there already may be replaced."""
+
+
+def find_service(kind: str, folder: Path | None) -> Service:
+    """The shipped service of a kind, or the one in a folder; raises ConfigError."""
+    service = read_service((folder or shipped_catalogue() / kind).resolve())
+    if service.client != kind:
+        raise ConfigError(
+            f"{service.folder}: its client portion is {service.client or 'none'}, not {kind}",
+            hint=f"a service for this command says client: {kind} in its service.yml",
+        )
+    return service
+
+
+@contextmanager
+def open_state(given: Path | None) -> Iterator[StateDir]:
+    """A state directory for one instance: the one given, else one that ends with the block.
+
+    Raises ConfigError when another server has it.
+    """
+    with ExitStack() as stack:
+        root = given or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="socketpool-")))
+        state = StateDir(root.absolute())
+        state.prepare()
+        fd = os.open(state.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        stack.callback(os.close, fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another server is running on {state.root}",
+                hint="stop it, or name another directory with --state-dir",
+            ) from None
+        yield state
+
+
+class Instance:
+    """A service on a port and a file of the user, in a state directory of its own."""
+
+    def __init__(self, service: Service, listen: Address, state: StateDir, tie: Tie) -> None:
+        self._service = service
+        self._listen = listen
+        self._state = state
+        self._tie = tie
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def token_file(self) -> Path:
+        """Where the token for clients is."""
+        return self._state.root / "lease.token"
+
+    def start(self) -> None:
+        """Start it; `output` tells when it listens."""
+        self._clear()
+        claim = LeaseClaim(LEASE, time.time_ns())
+        workspace.create(self._state.workspaces, claim, [self._listen.port])
+        token = LeaseTokens(ensure_secret(self._state.lease_key)).sign(claim)
+        self._write(self.token_file, token + "\n")
+        self._write(self._state.supervisord_pid, str(os.getpid()))
+        spec = self._state.services / f"{self._service.name}.json"
+        self._write(spec, json.dumps(self._spec()))
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", launch.__file__, str(spec), str(self._listen.port)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # Ctrl-C is for us; we then end it in order
+        )
+
+    def output(self) -> Iterator[dict[str, Any]]:
+        """What it logs, until it ends; a line that it prints is the event of an entry."""
+        if self._process is None or self._process.stdout is None:
+            return
+        for line in self._process.stdout:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                entry = None
+            yield entry if isinstance(entry, dict) else {"event": line.rstrip("\n")}
+
+    def stop(self) -> None:
+        """End it, whatever state it is in, and take its workspace and token away."""
+        if self._process is not None:
+            self._process.terminate()
+            _await_end(self._process.pid)
+            # Not reaped yet, so that the group is still ours.
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            if self._process.stdout is not None:
+                self._process.stdout.close()
+            self._process = None
+        self._clear()
+
+    def _clear(self) -> None:
+        shutil.rmtree(self._state.workspaces / LEASE, ignore_errors=True)
+        for path in (self.token_file, self._state.supervisord_pid):
+            path.unlink(missing_ok=True)
+
+    @staticmethod
+    def _write(path: Path, text: str) -> None:
+        path.unlink(missing_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "w", encoding="utf-8") as out:  # noqa: PTH123 - a descriptor
+            out.write(text)
+
+    def _spec(self) -> dict[str, object]:
+        settings = Settings(
+            listen=self._listen,
+            services_host=self._listen.host,
+            ports=DEFAULT_PORTS,
+            lease=LeaseSettings(),
+            services={self._service.name: self._service},
+        )
+        spec = service_spec(settings, self._state, self._service)
+        module = "socketpool.development.onfile"
+        spec["argv"] = ["{python}", "-P", "-u", "-m", module, "{spec}", "{port}"]
+        tied = {"client": self._service.client, "replace": self._tie.replace}
+        tied["notify"] = ""  # nobody waits for it but the reader of its log
+        return spec | tied | {"file": str(self._tie.file), "result": str(self._tie.result)}
+
+
+def _await_end(pid: int) -> None:
+    """Return when the child has ended, unreaped, or its time to is up."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < deadline:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None:
+            return
+        time.sleep(0.02)

@@ -1,0 +1,164 @@
+"""The SDK's runner for one instance without a pool, whose workspace is tied to a file of the user.
+
+What a pool's steps hand on in the lease's workspace lies in that file here, before and after each
+session: *upload* stores it, *vendor* processes it, *download* sends it.  ``python -m
+socketpool.development.onfile <service.json> <port>``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from socketpool.errors import ServiceFailed
+from socketpool.logs import log_to_stderr
+from socketpool.rsi.runner import Runner
+from socketpool.rsi.service import ServiceServer
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from socketpool.rsi.service import SessionLimits
+    from socketpool.rsi.workspace import Workspace
+
+_STORED = "stored"
+
+
+class FileRunner(Runner):
+    """Serves sessions that begin and end with the user's file."""
+
+    def __init__(self, spec: dict[str, Any], port: int) -> None:
+        super().__init__(spec, port)
+        self._service = partial(
+            _KINDS[spec["client"]],
+            service=self._service,
+            file=Path(spec["file"]),
+            result=Path(spec["result"]),
+            replace=spec["replace"],
+        )
+
+
+class OnFile(ServiceServer):
+    """A service around another: its session, and the file before and after it."""
+
+    def __init__(
+        self,
+        stream: socket.socket,
+        workspace: Workspace,
+        limits: SessionLimits,
+        *,
+        service: Callable[[socket.socket, Workspace, SessionLimits], ServiceServer],
+        file: Path,
+        result: Path,
+        replace: bool,
+    ) -> None:
+        super().__init__(stream, workspace, limits)
+        self._inner = service(stream, workspace, limits)
+        self._file = file
+        self._result = result
+        self._replace = replace
+
+    def run(self) -> dict[str, Any]:
+        """The session; the client hears that it is done when the file is in place."""
+        self._before()
+        outcome = self._inner.run()
+        self._after()
+        return outcome
+
+    def transfer(self) -> None:
+        """The service's own."""
+        self._inner.transfer()
+
+    def _before(self) -> None:
+        """Bring in the file that the service works on."""
+
+    def _after(self) -> None:
+        """Bring out the file that it made."""
+
+    def _bring_in(self, place: Path) -> None:
+        # A link, so that a download that was cut goes on with the very same file.
+        if not self._file.is_file():
+            raise ServiceFailed(f"there is no file {self._file} yet", hint="put it there")
+        if not place.is_symlink():
+            place.unlink(missing_ok=True)
+            place.symlink_to(self._file)
+
+    def _check_room(self) -> None:
+        """Never take the place of a file that is not from this instance."""
+        if self._replace or not self._result.exists():
+            return
+        if self._identity() != self._stored():
+            raise ServiceFailed(
+                f"the server's file {self._result} is there already, and not from this server",
+                hint="move it away, or start the server with --replace",
+            )
+
+    def _bring_out(self, made: Path) -> None:
+        with tempfile.NamedTemporaryFile(
+            dir=self._result.parent, prefix=f".{self._result.name}.", delete=False
+        ) as part:
+            try:
+                with made.open("rb") as source:
+                    shutil.copyfileobj(source, part)
+                part.close()
+                Path(part.name).replace(self._result)
+            except BaseException:
+                Path(part.name).unlink(missing_ok=True)
+                raise
+        (self.workspace.root / _STORED).write_text(self._identity(), encoding="ascii")
+
+    def _identity(self) -> str:
+        found = self._result.stat()
+        return f"{found.st_dev} {found.st_ino} {found.st_mtime_ns}"
+
+    def _stored(self) -> str:
+        try:
+            return (self.workspace.root / _STORED).read_text(encoding="ascii")
+        except FileNotFoundError:
+            return ""
+
+
+class _Stores(OnFile):
+    def _before(self) -> None:
+        self._check_room()
+
+    def _after(self) -> None:
+        self._bring_out(self.workspace.incoming)
+
+
+class _Processes(OnFile):
+    def _before(self) -> None:
+        self._check_room()
+        self._bring_in(self.workspace.incoming)
+
+    def _after(self) -> None:
+        if self.workspace.outgoing is not None:
+            self._bring_out(self.workspace.outgoing)
+
+
+class _Sends(OnFile):
+    def _before(self) -> None:
+        # Under the name of a step's archive, which is what the service looks for.
+        self._bring_in(self.workspace.root / f"step-0000-{self.workspace.port}.zip")
+
+
+_KINDS: dict[str, type[OnFile]] = {"upload": _Stores, "vendor": _Processes, "download": _Sends}
+
+
+def main(argv: list[str]) -> None:
+    """Run the service that ``argv`` names."""
+    os.umask(0o077)
+    log_to_stderr()
+    spec = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
+    FileRunner(spec, int(argv[1])).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
