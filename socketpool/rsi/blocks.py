@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import itertools
 import os
 import select
 import shutil
@@ -24,7 +23,6 @@ from socketpool.archive.implode import FileRange
 from socketpool.core.lifecycle import Machine
 from socketpool.errors import ArchiveError, TimedOut
 from socketpool.rsi.frames import (
-    CHUNK,
     MAX_LINE_BYTES,
     ConnectionCut,
     Kind,
@@ -34,7 +32,7 @@ from socketpool.rsi.frames import (
     read_exactly,
     read_header,
     read_text,
-    receive_into,
+    receive,
     send,
     send_header,
 )
@@ -45,11 +43,9 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int], None]
 
+CHUNK = 256 << 10
 PIECE = 4 << 20
 """Bytes handed to the kernel at once; progress is told after each."""
-
-BUFFER = 1 << 20
-"""Bytes of each of the two buffers of a receiver."""
 
 TRANSFER_ID_BYTES = 16
 PART_SUFFIX = ".part"
@@ -300,30 +296,17 @@ def _receive(stream: Stream, out: BinaryIO, size: int, progress: Progress | None
     while chunk := out.read(CHUNK):
         digest.update(chunk)
     send_header(stream, Kind.GO, offset)
+    left = size - offset
     failure: OSError | None = None
-    # One buffer is filled, and written as it fills, while the other is digested in a thread.
-    buffers = [memoryview(bytearray(min(BUFFER, size - offset))) for _ in range(2)]
-    hashing = threading.Thread()
-    done = offset
-    for turn in itertools.count():
-        buffer = buffers[turn % 2][: size - done]
-        filled = 0
-        while filled < len(buffer):
-            count = receive_into(stream, buffer[filled:])
-            # Even what can't be stored is taken in, so that the refusal gets through.
-            if failure is None:
-                failure = _write(out, buffer[filled : filled + count])
-            filled += count
-            done += count
-            if progress is not None:
-                progress(done, size)
-        if turn:
-            hashing.join()
-        if done == size:
-            digest.update(buffer)
-            break
-        hashing = threading.Thread(target=digest.update, args=(buffer,), name="digest")
-        hashing.start()
+    while left:
+        # Even what can't be stored is taken in, so that the refusal gets through.
+        data = receive(stream, min(CHUNK, left))
+        digest.update(data)
+        left -= len(data)
+        if failure is None:
+            failure = _write(out, data)
+        if progress is not None:
+            progress(size - left, size)
     agrees = read_exactly(stream, _DIGEST_BYTES) == digest.digest()
     if failure is not None:
         raise failure
@@ -332,7 +315,8 @@ def _receive(stream: Stream, out: BinaryIO, size: int, progress: Progress | None
     return digest.digest()
 
 
-def _write(out: BinaryIO, view: memoryview) -> OSError | None:
+def _write(out: BinaryIO, data: bytes) -> OSError | None:
+    view = memoryview(data)
     try:
         while view:
             view = view[out.write(view) :]

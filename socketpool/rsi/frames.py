@@ -7,7 +7,6 @@ stream's own timeout, which whoever opened the stream sets with ``settimeout``.
 from __future__ import annotations
 
 import enum
-import socket
 import struct
 from typing import Protocol
 
@@ -15,7 +14,6 @@ from socketpool.errors import SocketpoolError, TimedOut
 
 VERSION = 1
 MAX_LINE_BYTES = 64 << 10
-CHUNK = 256 << 10
 
 _HEADER = struct.Struct(">BBQ")
 
@@ -96,29 +94,12 @@ def receive(stream: Stream, size: int) -> bytes:
     try:
         data = stream.recv(size)
     except TimeoutError:
-        raise _silent() from None
+        raise TimedOut("the peer sent nothing within the time allowed") from None
     except (OSError, EOFError) as error:
         raise cut(error) from None
     if not data:
-        raise _closed()
+        raise ConnectionCut("the peer closed the connection")
     return data
-
-
-def receive_into(stream: Stream, buffer: memoryview) -> int:
-    """Like `receive`, into memory that is there; returns the number of bytes."""
-    if type(stream) is not socket.socket:
-        data = receive(stream, min(len(buffer), CHUNK))
-        buffer[: len(data)] = data
-        return len(data)
-    try:
-        count = stream.recv_into(buffer)
-    except TimeoutError:
-        raise _silent() from None
-    except OSError as error:
-        raise cut(error) from None
-    if not count:
-        raise _closed()
-    return count
 
 
 def send(stream: Stream, data: bytes | memoryview) -> None:
@@ -135,11 +116,3 @@ def cut(error: OSError | EOFError) -> ConnectionCut:
     """What a failed call on a stream means."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return ConnectionCut(f"the connection was lost: {reason or 'it ended'}")
-
-
-def _silent() -> TimedOut:
-    return TimedOut("the peer sent nothing within the time allowed")
-
-
-def _closed() -> ConnectionCut:
-    return ConnectionCut("the peer closed the connection")

@@ -29,11 +29,23 @@ class NoHashes:
     sha256 = NoDigest
 
 
+class NoReading(NoDigest):
+    """Takes the place of the sender's digest, which reads the file once more."""
+
+    def __init__(self, source: object) -> None:
+        """Leave it alone."""
+
+    def result(self) -> bytes:
+        """The same for all."""
+        return self.digest()
+
+
 @contextmanager
 def without_digests() -> Iterator[None]:
     """In this process, for the length of a ``with`` block."""
-    blocks.hashlib = NoHashes
+    reading = blocks._Digest
+    blocks.hashlib, blocks._Digest = NoHashes, NoReading
     try:
         yield
     finally:
-        blocks.hashlib = hashlib
+        blocks.hashlib, blocks._Digest = hashlib, reading
