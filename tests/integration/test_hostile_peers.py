@@ -15,7 +15,7 @@ from aside import Aside
 from instances import Instance, running_instance
 from waiting import eventually
 
-from socketpool.errors import NotAuthorised, SocketpoolError
+from socketpool.errors import NotAuthorised, TimedOut
 from socketpool.rsi.blocks import send_line_block
 from socketpool.rsi.frames import VERSION, Kind
 from socketpool.rsi.session import await_event
@@ -95,7 +95,7 @@ def test_ten_thousand_wrong_tokens_cost_the_instance_nothing_that_stays(
 
 @pytest.mark.xfail(
     reason="half-open peers hold the slots of sessions for the handshake limit, in turns",
-    raises=SocketpoolError,
+    raises=TimedOut,
 )
 def test_half_open_peers_keep_nobody_out_for_longer_than_a_handshake_may_last(
     instance: Instance,
