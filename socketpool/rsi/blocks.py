@@ -119,6 +119,8 @@ class SourceChanged(ArchiveError):
 class UnexpectedLine(ProtocolError):
     """A line came where part of a file's transfer was expected; it may say why."""
 
+    code = "unexpected-line"
+
     def __init__(self, message: str, text: str) -> None:
         super().__init__(message)
         self.text = text
