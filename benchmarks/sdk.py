@@ -27,6 +27,7 @@ from benchmarks.pool import RunningPool, running_pool
 from benchmarks.report import percentile
 from socketpool.client.api import PoolClient
 from socketpool.client.dial import dial_tcp
+from socketpool.client.renewal import leased
 from socketpool.rsi.blocks import OpenFile, send_file_block, send_line_block, write_file_block
 from socketpool.rsi.session import await_event, greet
 
@@ -72,13 +73,12 @@ class Session:
 
 
 @contextmanager
-def _leased(pool: RunningPool, *services: str) -> Iterator[ClientLease]:
-    with closing(PoolClient(HOST, pool.port, pool.token)) as client:
-        lease = client.acquire(list(services), wait=30)
-        try:
-            yield lease
-        finally:
-            client.release(lease.id)
+def _leased(pool: RunningPool) -> Iterator[ClientLease]:
+    with (
+        closing(PoolClient(HOST, pool.port, pool.token)) as client,
+        leased(client, ["store"], wait=30) as lease,
+    ):
+        yield lease
 
 
 # -- transfer ------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def transfer(*, quick: bool) -> list[dict[str, Any]]:
     with (
         tempfile.TemporaryDirectory(prefix="socketpool-bench-") as folder,
         running_pool(catalogue=CATALOGUE) as pool,
-        _leased(pool, "store") as lease,
+        _leased(pool) as lease,
     ):
         source, target = Path(folder) / "source", Path(folder) / "target"
         _write_noise(source, size)
@@ -183,7 +183,7 @@ def sessions(*, quick: bool) -> list[dict[str, Any]]:
     """Set-up of a session, and sessions per second."""
     seconds, rounds = (1.0, 3) if quick else (3.0, 5)
     rows = []
-    with running_pool(catalogue=CATALOGUE) as pool, _leased(pool, "store") as lease:
+    with running_pool(catalogue=CATALOGUE) as pool, _leased(pool) as lease:
         session = Session(lease)
         for clients in (1, 4):
             taken: list[float] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import struct
 import threading
 import zipfile
 from contextlib import suppress
@@ -17,6 +18,7 @@ from pools import PoolMaker
 from socketpool.client.dial import dial_tcp
 from socketpool.client.reporter import Reporter
 from socketpool.client.roundtrip import RoundTrip, Wishes
+from socketpool.rsi.frames import VERSION, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 SHIPPED = Path(__file__).parents[2] / "services"
 SIZE = 64 << 20
 CUTS = 50
+RECEIPT = struct.pack(">BBQ", VERSION, Kind.RECEIPT, 0)
 
 
 class CuttingRelay:
@@ -75,6 +78,30 @@ class CuttingRelay:
                         with self._lock:
                             self.cuts -= 1
                         break
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+class CuttingAfterReceipt(CuttingRelay):
+    """Cuts the first connection between a file's receipt and the service's verdict."""
+
+    def __init__(self) -> None:
+        super().__init__(0, towards_service=True)
+        self.receipts = 0
+
+    def _pump(
+        self, source: socket.socket, target: socket.socket, _budget: list[int], counted: bool
+    ) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                before, receipt, after = (data, b"", b"") if counted else data.partition(RECEIPT)
+                if receipt:
+                    self.receipts += 1
+                if self.receipts == 1 and receipt:
+                    target.sendall(before + receipt)
+                    break
+                target.sendall(before + receipt + after)
         for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -141,3 +168,18 @@ def test_fifty_cuts_cost_a_few_percent_and_no_byte_of_the_result(
         assert file.read("kept.png") == b"stays at home"
     assert relay.relayed <= SIZE * 1.1
     assert pool.request("GET", "/v1/leases").body == []
+
+
+def test_a_cut_between_receipt_and_verdict_repeats_the_step(
+    pool: RunningPool, tmp_path: Path
+) -> None:
+    archive = tmp_path / "small.zip"
+    with zipfile.ZipFile(archive, "w") as out:
+        out.writestr("data.json", b"0123456789")
+    relay = CuttingAfterReceipt()
+    RoundTrip(
+        pool.client(), archive, ["upload", "vendor", "download"], Wishes(), dial=relay.dial
+    ).run()
+    assert relay.receipts == 2
+    with zipfile.ZipFile(archive) as file:
+        assert file.read("data.json") == b"processed9"
