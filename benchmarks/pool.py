@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 BIN = Path(sys.executable).parent
 
+PORTS = "pool: {ports: 20000-20999}\n"
+
 YAML = """\
-pool: {{ports: 20000-20999}}
 services:
   upload: {{warm: {warm}, max: {most}}}
   vendor: {{warm: {warm}, max: {most}}}
@@ -53,11 +54,12 @@ class RunningPool(NamedTuple):
 
 
 @contextmanager
-def running_pool(warm: int) -> Iterator[RunningPool]:
-    """A pool for the length of a ``with`` block."""
+def running_pool(warm: int = 1, *, catalogue: Path | None = None) -> Iterator[RunningPool]:
+    """A pool for the length of a ``with`` block, of the shipped services or of other ones."""
     with tempfile.TemporaryDirectory(prefix="socketpool-bench-") as folder:
         config = Path(folder) / "pool.yml"
-        config.write_text(YAML.format(warm=warm, most=warm * 3), encoding="utf-8")
+        text = f"catalogue: ['{catalogue}']" if catalogue else YAML.format(warm=warm, most=warm * 3)
+        config.write_text(PORTS + text, encoding="utf-8")
         state = Path(folder) / "state"
         process = subprocess.Popen(
             [BIN / "socketpool_server", "127.0.0.1", "0", config, "--state-dir", state],

@@ -37,8 +37,8 @@ def show(title: str, rows: list[dict[str, Any]]) -> None:
     console.print(table)
 
 
-def keep(name: str, rows: list[dict[str, Any]]) -> Path:
-    """Write rows and what they were measured on as JSON."""
+def keep(name: str, tables: dict[str, list[dict[str, Any]]]) -> Path:
+    """Write tables by their titles and what they were measured on as JSON."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.json"
     about = {
@@ -47,5 +47,7 @@ def keep(name: str, rows: list[dict[str, Any]]) -> Path:
         "kernel": platform.release(),
         "cores": os.cpu_count(),
     }
-    path.write_text(json.dumps({"about": about, "rows": rows}, indent=2) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps({"about": about, "tables": tables}, indent=2) + "\n", encoding="utf-8"
+    )
     return path

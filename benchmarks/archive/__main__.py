@@ -40,12 +40,12 @@ class Run(NamedTuple):
     steps: dict[str, list[float]]
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.archive")
     parser.add_argument("--quick", action="store_true", help="a tenth of the size")
     parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     contenders = _contenders()
     missing = [name for name, tool in _TOOLS.items() if shutil.which(tool) is None]
     rows = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import socket
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -19,6 +18,7 @@ from socketpool.config.models import DEFAULT_PORTS
 from socketpool.config.settings import Settings, load_settings
 from socketpool.config.statedir import StateDir, default_root
 from socketpool.errors import UsageError
+from socketpool.sockets import open_socket
 from socketpool.supervision.daemon import Pool
 
 if TYPE_CHECKING:
@@ -85,9 +85,8 @@ def _with_addresses(settings: Settings) -> Settings:
 
 
 def _free_port(host: str, settings: Settings) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     while True:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
+        with open_socket(host) as probe:
             probe.bind((host, 0))
             port = int(probe.getsockname()[1])
         if port not in settings.ports:

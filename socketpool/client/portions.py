@@ -10,7 +10,7 @@ from socketpool.client.dial import Deadline
 from socketpool.rsi.blocks import TRANSFER_ID_BYTES, FileTransfer, write_file_block
 from socketpool.rsi.frames import ConnectionCut
 from socketpool.rsi.interfaces import TransferInterface, UploaderInterface
-from socketpool.rsi.session import await_event, greet
+from socketpool.rsi.session import await_event, errors_of_service, greet
 
 if TYPE_CHECKING:
     import socket
@@ -125,7 +125,8 @@ class UploadClient(Portion, UploaderInterface):
 
     def transfer(self) -> None:
         """Send the archive as one file block."""
-        self._transfer.run(self.stream)
+        with errors_of_service():
+            self._transfer.run(self.stream)
         self.finish()
 
     def _on_sent(self, done: int, total: int) -> None:
@@ -150,9 +151,10 @@ class DownloadClient(Portion):
 
     def transfer(self) -> None:
         """Receive the archive of changed members."""
-        write_file_block(
-            self.stream, self._target, max_size=MAX_RETURNED_BYTES, progress=self._on_received
-        )
+        with errors_of_service():
+            write_file_block(
+                self.stream, self._target, max_size=MAX_RETURNED_BYTES, progress=self._on_received
+            )
         self.finish()
 
     def _on_received(self, done: int, total: int) -> None:

@@ -87,6 +87,8 @@ TRANSFER = Machine[TransferState, TransferEvent](
         (TransferState.SENT, TransferEvent.REFUSAL): TransferState.REFUSED,
         (TransferState.SENT, TransferEvent.CUT): TransferState.INTERRUPTED,
         (TransferState.INTERRUPTED, TransferEvent.AGAIN): TransferState.ANNOUNCED,
+        # The session was cut after the receipt: its step is repeated, and finds the same file.
+        (TransferState.STORED, TransferEvent.AGAIN): TransferState.ANNOUNCED,
     }
 )
 
@@ -112,6 +114,14 @@ class SourceChanged(ArchiveError):
         super().__init__(
             "the file changed while it was being sent", hint="leave it alone and start again"
         )
+
+
+class UnexpectedLine(ProtocolError):
+    """A line came where part of a file's transfer was expected; it may say why."""
+
+    def __init__(self, message: str, text: str) -> None:
+        super().__init__(message)
+        self.text = text
 
 
 class FileSource(Protocol):
@@ -201,7 +211,7 @@ class FileTransfer:
                 done += piece.length
                 self.sent += piece.length
             else:
-                send(stream, piece)
+                send(stream, memoryview(piece))  # some streams send slices: no copies of the rest
                 done += len(piece)
                 self.sent += len(piece)
             if self._progress is not None:
@@ -211,10 +221,11 @@ class FileTransfer:
         kind, length = read_header(stream)
         event = _ANSWERS.get(kind)
         if event is None or not TRANSFER.allows(self.state, event):
-            raise ProtocolError(f"the peer sent {kind.name} for a file that is {self.state}")
+            raise _unexpected(stream, kind, length, f"for a file that is {self.state}")
+        reason = read_text(stream, length) if event is TransferEvent.REFUSAL else ""
         self._step(event)
         if event is TransferEvent.REFUSAL:
-            raise FileRefused(read_text(stream, length), hint="nothing was changed")
+            raise FileRefused(reason, hint="nothing was changed")
         return length
 
     def _step(self, event: TransferEvent) -> None:
@@ -244,7 +255,7 @@ def write_file_block(
     """
     kind, size = read_header(stream)
     if kind is not Kind.FILE:
-        raise ProtocolError(f"expected a file block, the peer sent {kind.name}")
+        raise _unexpected(stream, kind, size, "for a file block")
     transfer_id = read_exactly(stream, TRANSFER_ID_BYTES)
     part = target.with_name(f".{target.name}.{transfer_id.hex()}{PART_SUFFIX}")
     try:
@@ -263,6 +274,13 @@ def write_file_block(
         raise
     send_header(stream, Kind.RECEIPT, 0)
     return digest.hex()
+
+
+def _unexpected(stream: Stream, kind: Kind, length: int, where: str) -> ProtocolError:
+    message = f"the peer sent {kind.name} {where}"
+    if kind is Kind.LINE:
+        return UnexpectedLine(message, read_text(stream, length))
+    return ProtocolError(message)
 
 
 def _receive(stream: Stream, out: BinaryIO, size: int, progress: Progress | None) -> bytes:

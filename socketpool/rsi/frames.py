@@ -95,7 +95,7 @@ def receive(stream: Stream, size: int) -> bytes:
         data = stream.recv(size)
     except TimeoutError:
         raise TimedOut("the peer sent nothing within the time allowed") from None
-    except OSError as error:
+    except (OSError, EOFError) as error:
         raise cut(error) from None
     if not data:
         raise ConnectionCut("the peer closed the connection")
@@ -108,10 +108,11 @@ def send(stream: Stream, data: bytes | memoryview) -> None:
         stream.sendall(data)
     except TimeoutError:
         raise TimedOut("the peer took nothing within the time allowed") from None
-    except OSError as error:
+    except (OSError, EOFError) as error:  # a channel of paramiko's raises EOFError
         raise cut(error) from None
 
 
-def cut(error: OSError) -> ConnectionCut:
-    """What a failed system call on a stream means."""
-    return ConnectionCut(f"the connection was lost: {error.strerror or error}")
+def cut(error: OSError | EOFError) -> ConnectionCut:
+    """What a failed call on a stream means."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return ConnectionCut(f"the connection was lost: {reason or 'it ended'}")

@@ -15,7 +15,6 @@ import logging
 import os
 import selectors
 import signal
-import socket
 import sys
 import time
 from contextlib import suppress
@@ -29,10 +28,12 @@ from socketpool.rsi.service import ServiceServer, SessionLimits
 from socketpool.rsi.sessionprocess import run_session
 from socketpool.rsi.slots import Slots
 from socketpool.rsi.tokens import LeaseTokens, read_secret
+from socketpool.sockets import listen_on
 from socketpool.supervision.launch import die_with_parent, limit_resources
 from socketpool.supervision.notify import say_ready
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from types import FrameType, ModuleType
 
@@ -236,15 +237,10 @@ def _load_module(path: Path) -> ModuleType:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
+        return listen_on(host, port, BACKLOG)
     except OSError as error:
         sys.exit(f"can't listen on {host}:{port}: {error.strerror}")
-    return listener
 
 
 def main(argv: list[str]) -> None:

@@ -8,14 +8,15 @@ error.  Every line from the service is a JSON object with the key ``event``.
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from socketpool.errors import ArchiveError, NotAuthorised, ServiceFailed, SocketpoolError, TimedOut
-from socketpool.rsi.blocks import read_line_block, send_line_block
+from socketpool.rsi.blocks import UnexpectedLine, read_line_block, send_line_block
 from socketpool.rsi.frames import ProtocolError, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 LONGEST_SESSION = 30 * 86400.0
 
@@ -68,17 +69,37 @@ def await_event(
         if event == wanted:
             return message
         if event == "error":
-            cls = _ERRORS.get(str(message.get("code")), ServiceFailed)
-            raise cls(str(message.get("message")), hint=str(message.get("hint", "")))
+            raise _told(message)
         if event != "progress":
             raise ProtocolError(f"expected {wanted!r}, the service sent {event!r}")
         if on_progress is not None:
             on_progress(message)
 
 
-def _read_object(stream: Stream) -> dict[str, Any]:
+@contextmanager
+def errors_of_service() -> Iterator[None]:
+    """Raise the service's error when that comes in the place of a file."""
     try:
-        message = json.loads(read_line_block(stream))
+        yield
+    except UnexpectedLine as line:
+        message = _parse(line.text)
+        if message.get("event") != "error":
+            raise
+        raise _told(message) from None
+
+
+def _told(message: dict[str, Any]) -> SocketpoolError:
+    cls = _ERRORS.get(str(message.get("code")), ServiceFailed)
+    return cls(str(message.get("message")), hint=str(message.get("hint", "")))
+
+
+def _read_object(stream: Stream) -> dict[str, Any]:
+    return _parse(read_line_block(stream))
+
+
+def _parse(line: str) -> dict[str, Any]:
+    try:
+        message = json.loads(line)
     except (ValueError, RecursionError):
         raise ProtocolError("the peer sent a line that is not JSON") from None
     if not isinstance(message, dict):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
@@ -18,9 +18,13 @@ from socketpool.rsi.tokens import LeaseTokens, read_secret
 from socketpool.server.app import make_app
 from socketpool.server.http import BoundedHttp
 from socketpool.server.keeper import Keeper
+from socketpool.sockets import listen_on
 from socketpool.store.sqlite import SqliteLeaseStore
 from socketpool.supervision.launch import end_with_supervisord
 from socketpool.supervision.rpc import Supervisor
+
+if TYPE_CHECKING:
+    import socket
 
 BACKLOG = 2048
 
@@ -68,18 +72,13 @@ async def _serve(settings: Settings, state: StateDir, listener: socket.socket) -
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
+        return listen_on(host, port, BACKLOG)
     except OSError as error:
         raise ConfigError(
             f"can't listen on {host} port {port}: {error.strerror}",
             hint="another program may have the port; choose another",
         ) from None
-    return listener
 
 
 if __name__ == "__main__":

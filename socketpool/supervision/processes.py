@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psutil
+
+from socketpool.sockets import listen_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -51,14 +52,10 @@ def busy_ports(host: str, ports: Iterable[int]) -> set[int]:
 
 def why_not(host: str, port: int) -> str:
     """Why nothing of ours could listen there now; empty when it could."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen(1)
-        except OSError as error:
-            return error.strerror or str(error)
+    try:
+        listen_on(host, port, 1).close()
+    except OSError as error:
+        return error.strerror or str(error)
     return ""
 
 

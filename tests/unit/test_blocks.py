@@ -6,10 +6,10 @@ import hashlib
 import resource
 import socket
 import struct
-import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aside import Aside
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +29,7 @@ from socketpool.rsi.blocks import (
 from socketpool.rsi.frames import MAX_LINE_BYTES, VERSION, ConnectionCut, Kind, ProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 HEADER = struct.Struct(">BBQ")
@@ -51,31 +51,6 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     theirs.settimeout(10)
     with ours, theirs:
         yield ours, theirs
-
-
-class Aside(threading.Thread):
-    """The other end at work; `result` gives what it returned, or raises what it raised."""
-
-    def __init__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        super().__init__(daemon=True)
-        self._call = (function, args, kwargs)
-        self._value: Any = None
-        self._error: Exception | None = None
-        self.start()
-
-    def run(self) -> None:
-        function, args, kwargs = self._call
-        try:
-            self._value = function(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - raised again by result()
-            self._error = error
-
-    def result(self) -> Any:
-        self.join(30)
-        assert not self.is_alive(), "the other end hangs"
-        if self._error is not None:
-            raise self._error
-        return self._value
 
 
 def chunked(data: bytes, size: int = 100_000) -> Iterator[bytes]:
@@ -531,6 +506,24 @@ def test_a_source_that_shrinks_while_it_is_sent_is_not_taken_for_the_file(
 
 
 def test_every_step_of_a_transfer_is_in_its_table() -> None:
-    ends = {TransferState.STORED, TransferState.REFUSED}
+    ends = {TransferState.REFUSED}
     assert {state for state, _ in TRANSFER.table} == set(TransferState) - ends
     assert set(TRANSFER.table.values()) == set(TransferState)
+
+
+def test_a_refusal_that_is_cut_in_its_middle_is_a_cut(pair: Any) -> None:
+    ours, theirs = pair
+    theirs.sendall(header(Kind.REFUSAL, 100) + b"the fi")
+    theirs.shutdown(socket.SHUT_WR)
+    transfer = FileTransfer(Given(3, [b"abc"]), b"1" * 16)
+    with pytest.raises(ConnectionCut):
+        transfer.run(ours)
+    assert transfer.state is TransferState.INTERRUPTED
+
+
+def test_a_stored_file_may_be_sent_again(tmp_path: Path) -> None:
+    """Its sender's session was cut after the receipt, so the step is repeated."""
+    transfer = FileTransfer(Given(1000, [b"a" * 1000]), b"1" * 16)
+    first = sent_over(transfer, tmp_path / "f", 1 << 20)
+    assert sent_over(transfer, tmp_path / "f", 1 << 20) == first
+    assert transfer.state is TransferState.STORED

@@ -16,11 +16,27 @@ from socketpool.errors import (
     SocketpoolError,
     TimedOut,
 )
-from socketpool.rsi.blocks import FileRefused, ProtocolError, read_line_block, send_line_block
-from socketpool.rsi.session import await_event, greet, read_greeting, send_error, send_event
+from socketpool.rsi.blocks import (
+    FileRefused,
+    OpenFile,
+    ProtocolError,
+    read_line_block,
+    send_file_block,
+    send_line_block,
+    write_file_block,
+)
+from socketpool.rsi.session import (
+    await_event,
+    errors_of_service,
+    greet,
+    read_greeting,
+    send_error,
+    send_event,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -125,3 +141,22 @@ def test_events_are_one_line_of_json(pair: Any) -> None:
     client, service = pair
     send_event(service, "progress", text="a\nb")
     assert json.loads(read_line_block(client)) == {"event": "progress", "text": "a\nb"}
+
+
+def test_an_error_in_the_place_of_a_file_is_told_as_it_is(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for _ in range(2):
+            send_error(theirs, TimedOut("another step is still at work"))
+        with pytest.raises(TimedOut, match="still at work"), errors_of_service():
+            write_file_block(ours, tmp_path / "f", max_size=10)
+        with pytest.raises(TimedOut, match="still at work"), errors_of_service():
+            send_file_block(ours, OpenFile(-1, 0))
+
+
+def test_another_line_in_the_place_of_a_file_is_a_violation(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        send_event(theirs, "done")
+        with pytest.raises(ProtocolError, match="LINE"), errors_of_service():
+            write_file_block(ours, tmp_path / "f", max_size=10)
