@@ -85,24 +85,26 @@ def archive(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left_behind() -> Iterator[None]:
-    def ours() -> set[str]:
-        return {p.name for p in Path(tempfile.gettempdir()).glob("socketpool-testing-*")}
-
+def _nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def descriptors() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
-    files, threads, open_ones = ours(), set(threading.enumerate()), descriptors()
-    path, environment = list(sys.path), dict(os.environ)
-    yield
-    assert ours() <= files
+    def environment() -> dict[str, str]:
+        return {n: v for n, v in os.environ.items() if n != "PYTEST_CURRENT_TEST"}
+
+    temporary = Path(tempfile.mkdtemp(prefix="sp-", dir="/tmp"))
+    with monkeypatch.context() as patch:
+        patch.setenv("TMPDIR", str(temporary))
+        patch.setattr(tempfile, "tempdir", None)
+        threads, open_ones = set(threading.enumerate()), descriptors()
+        path, variables = list(sys.path), environment()
+        yield
+        monkeypatch.undo()  # what the test itself has set
+        assert (sys.path, environment()) == (path, variables)
     assert psutil.Process().children(recursive=True) == []
     assert set(threading.enumerate()) <= threads
     assert descriptors() <= open_ones
-    assert (sys.path, {**os.environ, "PYTEST_CURRENT_TEST": ""}) == (
-        path,
-        environment | {"PYTEST_CURRENT_TEST": ""},
-    )
+    temporary.rmdir()  # which fails unless it is empty
 
 
 # -- process ---------------------------------------------------------------------------------
@@ -386,7 +388,7 @@ def test_a_service_that_ends_later_is_an_error_at_once(tmp_path: Path, archive: 
 
 def test_a_vendor_that_kills_its_instance_fails_the_run(tmp_path: Path, archive: Path) -> None:
     code = SHOUT.replace("import helper", "import signal").replace(
-        "self.report(helper.WORD)", "os.kill(os.getppid(), signal.SIGKILL)"
+        "self.report(helper.WORD)", "os.kill(os.getppid(), signal.SIGKILL); signal.pause()"
     )
     before = archive.read_bytes()
     with (
