@@ -166,7 +166,7 @@ class Instance:
         module = "socketpool.development.onfile"
         spec["argv"] = ["{python}", "-P", "-u", "-m", module, "{spec}", "{port}"]
         tied = {"client": self._service.client, "replace": self._tie.replace}
-        tied["notify"] = ""  # nobody waits for it but the reader of its log
+        spec["notify"] = ""  # nobody waits for it but the reader of its log
         return spec | tied | {"file": str(self._tie.file), "result": str(self._tie.result)}
 
 
