@@ -32,7 +32,8 @@ def _client(name: str) -> Callable[[Callable[..., None]], click.Command]:
             with_reporter,
             click.version_option(socketpool.__version__),
             click.option(
-                "--lease-token-file",
+                "--lease",
+                "lease_token_file",
                 metavar="FILE",
                 help=f"The file with the lease's token, - for standard input; else {ENVIRONMENT}.",
             ),

@@ -147,7 +147,7 @@ def _announce(kind: str, listen: Address, tie: Tie, instance: Instance) -> None:
     tell(f"token file:    {instance.token_file}")
     tell(
         f"use it:        {_CLIENTS[kind]} {listen.host} {listen.port} site.zip "
-        f"--lease-token-file {instance.token_file}"
+        f"--lease {instance.token_file}"
     )
     tell("stop it:       Ctrl-C")
 

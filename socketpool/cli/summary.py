@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from socketpool.client.summary import Summary
 
+MOST_ROWS = 12
+"""Members of a receipt that are shown; the file has all of them."""
+
 
 def summary_lines(s: Summary) -> list[str]:
     """The summary as it is printed."""
@@ -22,8 +25,26 @@ def summary_lines(s: Summary) -> list[str]:
             lines.append(f"the old file is {s.backup}")
     if s.manifest:
         lines.append(f"what left is noted in {s.manifest}")
+    if s.receipt:
+        lines += _receipt(s)
     of_lease = f"lease {s.lease} " if s.lease else ""
     lines.append(f"took {s.seconds:.2f} s; {of_lease}at {s.server}")
+    return lines
+
+
+def _receipt(s: Summary) -> list[str]:
+    """The receipt in short: the members with their digests as far as they fit on a screen."""
+    changed = sum(member.changed for member in s.sent_members)
+    lines = [
+        f"receipt: {s.receipt}",
+        f"  {len(s.sent_members)} sent, of which {changed} changed and "
+        f"{len(s.sent_members) - changed} unchanged; {s.kept} kept back",
+    ]
+    for member in s.sent_members[:MOST_ROWS]:
+        state = "changed" if member.changed else "-"
+        lines.append(f"  {member.sha256[:16]}  {member.bytes:>11,}  {state:<7}  {member.name}")
+    if len(s.sent_members) > MOST_ROWS:
+        lines.append(f"  … and {len(s.sent_members) - MOST_ROWS} more")
     return lines
 
 

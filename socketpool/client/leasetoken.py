@@ -30,8 +30,7 @@ def find_lease_token(file: str | None) -> str:
         return parse_token(os.environ[ENVIRONMENT], ENVIRONMENT)
     raise NotAuthorised(
         "no lease token to show to the service",
-        hint="name its file with --lease-token-file (- is standard input), or put it into "
-        f"{ENVIRONMENT}",
+        hint=f"name its file with --lease (- is standard input), or put it into {ENVIRONMENT}",
     )
 
 

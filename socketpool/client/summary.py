@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class SentLine(NamedTuple):
+    """A member that was sent."""
+
+    name: str
+    bytes: int
+    sha256: str
+    changed: bool
 
 
 @dataclass(slots=True)
@@ -21,6 +30,9 @@ class Summary:
     result: str = ""
     backup: str = ""
     manifest: str = ""
+    receipt: str = ""
+    sent_members: list[SentLine] = field(default_factory=list)
+    """What the receipt says of each member that was sent; empty without one."""
     seconds: float = 0.0
     reports: list[str] = field(default_factory=list)
 
@@ -31,4 +43,6 @@ class Summary:
 
     def fields(self) -> dict[str, Any]:
         """Everything as JSON can hold it."""
-        return asdict(self) | {"kept": self.kept, "seconds": round(self.seconds, 3)}
+        told = asdict(self) | {"kept": self.kept, "seconds": round(self.seconds, 3)}
+        del told["sent_members"]  # there may be a hundred thousand; the receipt has them
+        return told

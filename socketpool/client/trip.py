@@ -17,7 +17,7 @@ from socketpool.archive.sources import ZipSource, merge_into
 from socketpool.client.attempts import run_step
 from socketpool.client.portions import DownloadClient, Portion, UploadClient, VendorClient
 from socketpool.client.reporter import Reporter, Step
-from socketpool.client.summary import Summary
+from socketpool.client.summary import SentLine, Summary
 from socketpool.config.fields import Address
 from socketpool.errors import ArchiveError, SocketpoolError
 
@@ -145,6 +145,12 @@ class Trip:
             started=started,
             finished=datetime.now(UTC),
         )
+        changed = {member["name"] for member in receipt.get("changed", [])}
+        self.summary.sent_members = [
+            SentLine(m["name"], m["bytes"], m["sha256"], m["name"] in changed)
+            for m in receipt["sent"]
+        ]
+        self.summary.receipt = str(self._wishes.receipt)
         try:
             write_receipt(self._wishes.receipt, receipt)
         except ArchiveError as error:

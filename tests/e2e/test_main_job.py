@@ -198,6 +198,9 @@ def test_output_backup_and_receipt_are_written_as_asked(pool: RunningPool, tmp_p
     assert receipt["kept_back"]["members"] == 32
     assert len(receipt["changed"]) == 22
     assert receipt["lease"] in to_other.stdout
+    assert "27 sent, of which 22 changed and 5 unchanged; 32 kept back" in to_other.stdout
+    assert receipt["sent"][0]["sha256"][:16] in to_other.stdout
+    assert "… and 15 more" in to_other.stdout
 
     kept = client(pool, archive, *TRIO, "--backup", ".orig")
     assert kept.returncode == 0, kept.stderr

@@ -86,7 +86,7 @@ def test_three_commands_against_three_servers_do_the_whole_job(
         for step, server in (("uploader", up), ("vendor", vendor), ("downloader", down)):
             done = run_tool(
                 *(f"{step}_client", "127.0.0.1", server.port, SITE),
-                *("--lease-token-file", server.token_file),
+                *("--lease", server.token_file),
                 cwd=home,
             )
             assert (done.returncode, done.stderr) == (0, "")
@@ -110,7 +110,7 @@ def test_three_commands_on_one_lease_do_the_whole_job(
     ports = {service["service"]: service["port"] for service in lease["services"]}
     commands = ("uploader_client", "vendor_client", "downloader_client")
     for command, service in zip(commands, TRIO, strict=True):
-        given = (pool.host, ports[service], SITE, "--lease-token-file", tmp_path / "lease.json")
+        given = (pool.host, ports[service], SITE, "--lease", tmp_path / "lease.json")
         options = ("--output", "new.zip") if service == "download" else ()
         done = run_tool(command, *given, *options, cwd=home)
         assert (done.returncode, done.stderr) == (0, "")

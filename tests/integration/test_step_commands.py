@@ -51,7 +51,7 @@ def client(
     return run_tool(
         f"{step}_client",
         *("127.0.0.1", server.port, archive.name, *options),
-        *("--lease-token-file", token or server.token_file),
+        *("--lease", token or server.token_file),
         cwd=archive.parent,
     )
 
@@ -86,7 +86,7 @@ def test_ctrl_c_in_the_middle_of_a_session_leaves_nothing(arrived: Path, tmp_pat
         waiting = subprocess.Popen(
             [
                 *(TOOLS / "vendor_client", "127.0.0.1", str(server.port), arrived, "--json"),
-                *("--lease-token-file", server.token_file),
+                *("--lease", server.token_file),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -125,10 +125,10 @@ def test_a_wrong_or_missing_token_is_5_and_nobody_there_is_3(archive: Path, tmp_
         assert "not valid" in wrong.stderr
         missing = run_tool("uploader_client", "127.0.0.1", server.port, archive)
         assert missing.returncode == 5
-        assert "--lease-token-file" in missing.stderr
+        assert "--lease" in missing.stderr
     nobody = run_tool(
         *("uploader_client", "127.0.0.1", server.port, archive),
-        *("--lease-token-file", tmp_path / "wrong", "--json"),
+        *("--lease", tmp_path / "wrong", "--json"),
     )
     assert nobody.returncode == 3
     assert "nothing listens" in nobody.stderr
@@ -167,7 +167,7 @@ def test_the_token_is_taken_from_the_environment_or_standard_input(
     with serving(tmp_path / "u", "uploader_server", tmp_path / "arrived.zip") as server:
         token = Path(server.token_file).read_text()
         where = ("uploader_client", "127.0.0.1", server.port, archive)
-        piped = run_tool(*where, "--lease-token-file", "-", input=token)
+        piped = run_tool(*where, "--lease", "-", input=token)
         assert piped.returncode == 0, piped.stderr
         env = clean_environment(tmp_path) | {"SOCKETPOOL_LEASE_TOKEN": token.strip()}
         assert run_tool(*where, env=env).returncode == 0

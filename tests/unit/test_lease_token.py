@@ -45,7 +45,7 @@ def test_the_file_given_comes_before_the_environment(
 def test_without_any_it_is_not_authorised() -> None:
     with pytest.raises(NotAuthorised, match="no lease token") as caught:
         find_lease_token(None)
-    assert "--lease-token-file" in caught.value.hint
+    assert "--lease" in caught.value.hint
 
 
 @pytest.mark.parametrize(
