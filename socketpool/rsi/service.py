@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from socketpool.errors import ServiceFailed
 from socketpool.rsi import blocks
+from socketpool.rsi.filesource import OpenFile
 from socketpool.rsi.interfaces import SemaphoreInterface
 from socketpool.rsi.session import send_event
+from socketpool.rsi.transfer import TRANSFER_ID_BYTES
 from socketpool.rsi.workspace import Workspace, WorkspaceLock
 
 if TYPE_CHECKING:
@@ -94,8 +96,8 @@ class ServiceServer(SemaphoreInterface, ABC):
             identity = f"{found.st_ino} {found.st_mtime_ns} {found.st_size}".encode()
             return blocks.send_file_block(
                 self.stream,
-                blocks.OpenFile(file.fileno(), found.st_size),
-                transfer_id=hashlib.sha256(identity).digest()[: blocks.TRANSFER_ID_BYTES],
+                OpenFile(file.fileno(), found.st_size),
+                transfer_id=hashlib.sha256(identity).digest()[:TRANSFER_ID_BYTES],
             )
 
     def write_file_block(self, target: Path) -> str:

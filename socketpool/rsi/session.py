@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from socketpool.errors import ArchiveError, NotAuthorised, ServiceFailed, SocketpoolError, TimedOut
-from socketpool.rsi.blocks import UnexpectedLine, read_line_block, send_line_block
+from socketpool.rsi.blocks import read_line_block, send_line_block
 from socketpool.rsi.frames import ProtocolError, Stream
+from socketpool.rsi.transfer import UnexpectedLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -24,8 +24,9 @@ from socketpool.client.portions import DownloadClient, Portion, VendorClient
 from socketpool.config.settings import read_service
 from socketpool.errors import ConfigError, SocketpoolError
 from socketpool.rsi import workspace as workspaces_of
-from socketpool.rsi.blocks import OpenFile, send_file_block
+from socketpool.rsi.blocks import send_file_block
 from socketpool.rsi.executable import ExecutableVendor
+from socketpool.rsi.filesource import OpenFile
 from socketpool.rsi.frames import ConnectionCut
 from socketpool.rsi.runner import load_class
 from socketpool.rsi.service import SessionLimits

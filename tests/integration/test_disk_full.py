@@ -16,9 +16,10 @@ from socketpool.archive.policy import find_policy
 from socketpool.archive.sources import open_source
 from socketpool.client.portions import UploadClient
 from socketpool.errors import ArchiveError
-from socketpool.rsi.blocks import FileRefused, FileTransfer, OpenFile
+from socketpool.rsi.filesource import OpenFile
 from socketpool.rsi.frames import Kind, read_header, read_text, send, send_header
 from socketpool.rsi.session import await_event, errors_of_service
+from socketpool.rsi.transfer import FileRefused, FileTransfer
 
 if TYPE_CHECKING:
     from socketpool.rsi.tokens import LeaseClaim

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from socketpool.cli.service import service
 from socketpool.config.models import PoolFile, ServiceFile
 from socketpool.core.lifecycle import INSTANCE, LEASE, mermaid
-from socketpool.rsi.blocks import TRANSFER
+from socketpool.rsi.transfer import TRANSFER
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])

@@ -21,14 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 from socketpool.errors import NotAuthorised, SocketpoolError, TimedOut
-from socketpool.rsi.blocks import (
-    TRANSFER,
-    FileRefused,
-    FileTransfer,
-    TransferEvent,
-    TransferState,
-    write_file_block,
-)
+from socketpool.rsi.blocks import write_file_block
 from socketpool.rsi.frames import ConnectionCut, ProtocolError
 from socketpool.rsi.service import ServiceServer, SessionLimits
 from socketpool.rsi.session import (
@@ -38,6 +31,13 @@ from socketpool.rsi.session import (
     read_greeting,
     send_error,
     send_event,
+)
+from socketpool.rsi.transfer import (
+    TRANSFER,
+    FileRefused,
+    FileTransfer,
+    TransferEvent,
+    TransferState,
 )
 from socketpool.rsi.workspace import Workspace
 

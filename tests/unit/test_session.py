@@ -18,14 +18,13 @@ from socketpool.errors import (
     TimedOut,
 )
 from socketpool.rsi.blocks import (
-    FileRefused,
-    OpenFile,
     ProtocolError,
     read_line_block,
     send_file_block,
     send_line_block,
     write_file_block,
 )
+from socketpool.rsi.filesource import OpenFile
 from socketpool.rsi.session import (
     await_event,
     errors_of_service,
@@ -34,6 +33,7 @@ from socketpool.rsi.session import (
     send_error,
     send_event,
 )
+from socketpool.rsi.transfer import FileRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

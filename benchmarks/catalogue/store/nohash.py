@@ -6,7 +6,7 @@ import hashlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from socketpool.rsi import blocks
+from socketpool.rsi import blocks, transfer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,9 +43,9 @@ class NoReading(NoDigest):
 @contextmanager
 def without_digests() -> Iterator[None]:
     """In this process, for the length of a ``with`` block."""
-    reading = blocks._Digest
-    blocks.hashlib, blocks._Digest = NoHashes, NoReading
+    reading = transfer.Digest
+    blocks.hashlib, transfer.Digest = NoHashes, NoReading
     try:
         yield
     finally:
-        blocks.hashlib, blocks._Digest = hashlib, reading
+        blocks.hashlib, transfer.Digest = hashlib, reading
