@@ -16,6 +16,7 @@ from array import array
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from socketpool.archive.closing import Closes
 from socketpool.archive.commit import Replacement, check_backup_suffix, failed, sweep
 from socketpool.archive.errors import ArchiveBusy, ArchiveChanged, BadManifest, SourceUnreadable
 from socketpool.archive.implode import FileRange
@@ -42,7 +43,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
-class DirectorySource:
+class DirectorySource(Closes):
     """A directory tree as a source of members; listed once, when opened."""
 
     kind = DIRECTORY
@@ -80,17 +81,6 @@ class DirectorySource:
         """Close the directory and what was packed from it."""
         self._files.close()
         os.close(self.fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class ImplodedDirectory:

@@ -20,6 +20,7 @@ from struct import Struct, unpack_from
 from typing import TYPE_CHECKING, Self
 
 from socketpool.archive import records as r
+from socketpool.archive.closing import Closes
 from socketpool.archive.ending import check_directory_end, damaged_directory, find_ending
 from socketpool.archive.errors import (
     DamagedArchive,
@@ -38,7 +39,6 @@ from socketpool.archive.window import Window, read_exactly
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
 _PLACES = Struct("<4s16x2L4H6xL")
 _BRIEF = Struct("<8x2H4x3LH")
@@ -47,7 +47,7 @@ _new_member = tuple.__new__
 _REPAIR = "Build the archive again with a current zip program."
 
 
-class Archive:
+class Archive(Closes):
     """A zip opened for reading.  Raises :class:`~socketpool.errors.ArchiveError` subclasses only.
 
     Use as a context manager; the file stays open, and the archive refers to what it was when
@@ -105,17 +105,6 @@ class Archive:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __len__(self) -> int:
         return len(self.starts)

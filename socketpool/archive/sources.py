@@ -13,9 +13,10 @@ import os
 import stat
 from pathlib import Path
 from struct import Struct
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from socketpool.archive import records as r
+from socketpool.archive.closing import Closes
 from socketpool.archive.commit import Replacement, open_folder, sweep
 from socketpool.archive.directory import DirectorySource, merge_directory
 from socketpool.archive.implode import Imploded, ImplodedZip, copy_segments, implode_zip
@@ -29,7 +30,6 @@ from socketpool.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
     from socketpool.archive.manifest import Manifest
     from socketpool.archive.plan import Plan
@@ -48,7 +48,7 @@ _METHODS = {
 _PLAIN_FILE = (0, stat.S_IFREG >> 12)
 
 
-class ZipSource:
+class ZipSource(Closes):
     """A zip as a source of members."""
 
     kind = ZIP
@@ -89,17 +89,6 @@ class ZipSource:
     def close(self) -> None:
         """Close the file."""
         self.archive.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _why_never(self, ordinal: int) -> str:
         member = self.archive.member(ordinal)
