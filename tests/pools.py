@@ -291,6 +291,8 @@ class RunningPool:
             for process in belongings(self.state):
                 with contextlib.suppress(psutil.Error):
                     process.kill()
+            self.process.kill()
+            self.process.wait()
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
