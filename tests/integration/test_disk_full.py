@@ -24,6 +24,8 @@ from socketpool.rsi.transfer import FileRefused, FileTransfer
 if TYPE_CHECKING:
     from socketpool.rsi.tokens import LeaseClaim
 
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+
 SERVICES = Path(__file__).parents[2] / "services"
 DISK = 8 << 20
 MIB = 1 << 20
