@@ -13,8 +13,9 @@ import os
 import re
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
+from socketpool.archive.closing import Closes
 from socketpool.archive.errors import ArchiveBusy, CannotPreserve, CommitFailed, NoSpace
 from socketpool.archive.manifest import changed
 from socketpool.archive.names import show
@@ -23,7 +24,6 @@ from socketpool.archive.records import FULL
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from types import TracebackType
 
     from socketpool.archive.reader import Archive
 
@@ -62,7 +62,7 @@ def sweep(folder: int) -> None:
             os.close(fd)
 
 
-class Replacement:
+class Replacement(Closes):
     """The file that will be ``name`` in ``folder``; gone again unless :meth:`commit` is called.
 
     Raises :class:`CommitFailed` (:class:`NoSpace` when the disk is full) from every method.
@@ -95,15 +95,8 @@ class Replacement:
                     return fd, name
             os.close(fd)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Give up the file; what was not committed goes."""
         if self._pending:
             with suppress(OSError):  # the next run sweeps it
                 os.unlink(self._temporary, dir_fd=self._folder)

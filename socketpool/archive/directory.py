@@ -14,7 +14,7 @@ import tempfile
 import zlib
 from array import array
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from socketpool.archive.closing import Closes
 from socketpool.archive.commit import Replacement, check_backup_suffix, failed, sweep
@@ -33,7 +33,6 @@ from socketpool.archive.writer import CanonicalWriter, unreadable
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from types import TracebackType
 
     from socketpool.archive.plan import Plan
     from socketpool.archive.receipt import SentMember
@@ -158,7 +157,7 @@ def merge_directory(
     )
 
 
-class DirectoryLock:
+class DirectoryLock(Closes):
     """An open directory that no other merge may work on."""
 
     def __init__(self, root: Path) -> None:
@@ -176,15 +175,8 @@ class DirectoryLock:
         except OSError:
             pass  # a file system without locks: each file is still checked before it is replaced
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Let others work on it."""
         os.close(self.fd)
 
 

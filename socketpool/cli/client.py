@@ -12,7 +12,7 @@ import socketpool
 from socketpool.cli.archive_commands import show_plan
 from socketpool.cli.base import HELP_NAMES, HostType, HowtoCommand, PortType, run, say
 from socketpool.cli.hook import load_hook
-from socketpool.cli.pooloptions import state_dir_option, token_file_option
+from socketpool.cli.pooloptions import state_dir_option, token_file_option, wait_option
 from socketpool.cli.progress import JsonReporter, with_reporter
 from socketpool.client.api import PoolClient
 from socketpool.client.jobs import split_words
@@ -46,14 +46,7 @@ _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--allow-signed", is_flag=True, help="Change an archive although it is signed.")
 @token_file_option
 @state_dir_option
-@click.option(
-    "--wait",
-    type=click.FloatRange(0, 300),
-    default=30.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for services that are all in use.",
-)
+@wait_option
 @click.version_option(socketpool.__version__)
 @with_reporter
 def command(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from socketpool.cli.base import printable, say
-from socketpool.cli.pooloptions import with_pool
+from socketpool.cli.pooloptions import wait_option, with_pool
 from socketpool.client.dial import dial_tcp
 from socketpool.client.renewal import leased
 from socketpool.config.fields import Address, parse_duration
@@ -34,14 +34,7 @@ def _seconds(_: click.Context, __: click.Parameter, value: str | None) -> float 
 @click.argument("services", nargs=-1, required=True)
 @click.option("--ttl", callback=_seconds, metavar="90s|5m|1h", help="How long the lease lives.")
 @click.option("--hold", is_flag=True, help="Keep it until Ctrl-C, then release it.")
-@click.option(
-    "--wait",
-    type=click.FloatRange(0, 300),
-    default=30.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for services that are all in use.",
-)
+@wait_option
 @click.option("--json", "as_json", is_flag=True, help="Print the whole lease as JSON.")
 @with_pool
 def lease(

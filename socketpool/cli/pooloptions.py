@@ -30,6 +30,14 @@ token_file_option = click.option(
     metavar="FILE",
     help="The file with the pool's API token; default: SOCKETPOOL_TOKEN_FILE, else a local pool's.",
 )
+wait_option = click.option(
+    "--wait",
+    type=click.FloatRange(0, 300),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for services that are all in use.",
+)
 
 
 def with_pool(function: Callable[..., Any]) -> Callable[..., Any]:

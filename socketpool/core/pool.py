@@ -79,11 +79,6 @@ class Pool:
         if instance.state is InstanceState.IDLE:
             self._idle[instance.service][instance.port] = None
 
-    def remove(self, port: int) -> None:
-        """Forget an instance that could not be registered."""
-        instance = self.instances.pop(port)
-        self._idle[instance.service].pop(port, None)
-
     def apply(self, port: int, event: InstanceEvent, now: float) -> Instance:
         """Let an event of the outside world happen to an instance; returns it as it is now."""
         before = self.instances[port]

@@ -71,10 +71,10 @@ def run_session(
         _tell(connection, error)
     except (Exception, SystemExit) as error:
         log.exception("session failed", extra={"lease": lease, "port": port})
-        _tell(connection, _verdict(error, workspaces / lease, lease))
+        _tell(connection, verdict(error, workspaces / lease, lease))
 
 
-def _verdict(error: BaseException, workspace: Path, lease: str) -> SocketpoolError:
+def verdict(error: BaseException, workspace: Path, lease: str) -> SocketpoolError:
     """What the client may know of an unexpected failure."""
     if not Workspace(workspace).alive:
         return NotAuthorised("the lease ended during the session", hint="take a new lease")

@@ -31,7 +31,7 @@ from socketpool.rsi.frames import ConnectionCut
 from socketpool.rsi.runner import load_class
 from socketpool.rsi.service import SessionLimits
 from socketpool.rsi.session import read_greeting, send_error, send_event
-from socketpool.rsi.sessionprocess import _verdict
+from socketpool.rsi.sessionprocess import verdict
 from socketpool.rsi.tokens import LeaseClaim, LeaseTokens, read_secret
 from socketpool.supervision.launch import fill
 from socketpool.testing.places import HOST, private_state, shipped, spec_of
@@ -207,7 +207,7 @@ class _Run:
             return error
         except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the client, and returned
             root = self._state.workspaces / self._claim.lease
-            _tell(connection, _verdict(cast("Any", error), root, self._claim.lease))
+            _tell(connection, verdict(cast("Any", error), root, self._claim.lease))
             return error
         return None
 

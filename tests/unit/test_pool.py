@@ -238,13 +238,6 @@ def test_two_instances_can_t_have_one_port() -> None:
         pool.add(Instance("web", 2000, "web"))
 
 
-def test_a_removed_instance_can_t_be_leased() -> None:
-    pool = pool_with(up=1)
-    pool.remove(2000)
-    with pytest.raises(Exhausted):
-        pool.grant(["up"], ttl=1, key="", now=0)
-
-
 def test_growth_avoids_ports_that_others_hold_and_stops_at_the_maximum() -> None:
     pool = pool_with(up=1)
     assert pool.plan_growth("up", 5, busy={2002}) == [range(2001, 2002), range(2003, 2004)]
