@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from socketpool.client.api import ClientLease
 
 CATALOGUE = Path(__file__).parent / "catalogue"
+SHIPPED = Path(__file__).parents[1] / "services"
 TOOLS = Path(sys.executable).parent
 START_SECONDS = 90.0
 
@@ -49,6 +50,16 @@ WEB: dict[str, Any] = {
         *("--directory", "{workspace}"),
     ],
 }
+
+
+def shipped(name: str, code: str | None = None) -> dict[str, Any]:
+    """A service as it is shipped, or with other code in its place."""
+    return {
+        "description": name,
+        "sdk": {"file": f"{name}.py", "class": name.capitalize()},
+        "client": name,
+        "code": code or (SHIPPED / name / f"{name}.py").read_text(),
+    }
 
 
 @dataclass

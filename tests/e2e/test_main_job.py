@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from pools import TOOLS, clean_environment, run_tool
+from pools import TOOLS, clean_environment, run_tool, shipped
 from waiting import eventually
 
 if TYPE_CHECKING:
@@ -253,16 +253,7 @@ def test_ctrl_c_releases_the_lease_and_leaves_the_archive_alone(
         "import time\nfrom socketpool.rsi import VendorServer\n\n"
         "class Vendor(VendorServer):\n    def transfer(self):\n        time.sleep(60)\n"
     )
-    trio = {
-        name: {
-            "description": name,
-            "sdk": {"file": f"{name}.py", "class": name.capitalize()},
-            "client": name,
-            "code": (Path(__file__).parents[2] / "services" / name / f"{name}.py").read_text(),
-        }
-        for name in TRIO
-    }
-    trio["vendor"]["code"] = slow
+    trio = {name: shipped(name) for name in TRIO} | {"vendor": shipped("vendor", slow)}
     pool = new_pool.start(trio)
     archive = Path(shutil.copy(DATA / "webflow-site.zip", tmp_path))
     process = subprocess.Popen(

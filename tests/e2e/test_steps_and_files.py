@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pools import PoolMaker, run_tool
+from pools import PoolMaker, run_tool, shipped
 from stepservers import serving
 
 if TYPE_CHECKING:
@@ -180,16 +180,7 @@ def test_the_first_failure_ends_the_run_and_what_is_done_stays_which_is_said(
         "        for path in self.members.values():\n"
         "            path.write_bytes(b'new')\n"
     )
-    services = {
-        name: {
-            "description": name,
-            "sdk": {"file": f"{name}.py", "class": name.capitalize()},
-            "client": name,
-            "code": (Path(__file__).parents[2] / "services" / name / f"{name}.py").read_text(),
-        }
-        for name in TRIO
-    }
-    services["vendor"]["code"] = code
+    services = {name: shipped(name) for name in TRIO} | {"vendor": shipped("vendor", code)}
     pool = maker.start(services)
     shutil.copy(DATA / SITE, home / "third.zip")
     done = client(pool, home, SITE, *TRIO, APP, *TRIO, "third.zip", *TRIO, "--json")

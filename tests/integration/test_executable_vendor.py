@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import zipfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pools import ended, run_tool
+from pools import ended, run_tool, shipped
 from waiting import eventually
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pools import PoolMaker, RunningPool
 
-SHIPPED = Path(__file__).parents[2] / "services"
 TRIO = ("upload", "vendor", "download")
 
 PROGRAMS = {
@@ -41,15 +40,6 @@ class Doubles(VendorServer):
         for path in self.members.values():
             path.write_text(path.read_text() * 2)
 """
-
-
-def shipped(name: str) -> dict[str, Any]:
-    return {
-        "description": name,
-        "sdk": {"file": f"{name}.py", "class": name.capitalize()},
-        "client": name,
-        "code": (SHIPPED / name / f"{name}.py").read_text(),
-    }
 
 
 def program(script: str, **more: Any) -> dict[str, Any]:

@@ -9,11 +9,10 @@ import struct
 import threading
 import zipfile
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from pools import PoolMaker
+from pools import PoolMaker, shipped
 
 from socketpool.client.dial import dial_tcp
 from socketpool.client.reporter import Reporter
@@ -22,10 +21,10 @@ from socketpool.rsi.frames import VERSION, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pools import RunningPool
 
-SHIPPED = Path(__file__).parents[2] / "services"
 SIZE = 64 << 20
 CUTS = 50
 RECEIPT = struct.pack(">BBQ", VERSION, Kind.RECEIPT, 0)
@@ -117,22 +116,9 @@ def pool() -> Iterator[RunningPool]:
         "            with path.open('r+b') as file:\n"
         "                file.write(b'processed')\n"
     )
-    services: dict[str, dict[str, Any]] = {
-        name: {
-            "description": name,
-            "sdk": {"file": f"{name}.py", "class": name.capitalize()},
-            "client": name,
-            "code": (SHIPPED / name / f"{name}.py").read_text(),
-        }
-        for name in ("upload", "download")
-    }
-    services["vendor"] = services["upload"] | {
-        "sdk": {"file": "vendor.py", "class": "Vendor"},
-        "client": "vendor",
-        "code": touch,
-    }
+    services = {name: shipped(name) for name in ("upload", "download")}
     with PoolMaker() as maker:
-        yield maker.start(services)
+        yield maker.start(services | {"vendor": shipped("vendor", touch)})
 
 
 @pytest.mark.parametrize("direction", ["upload", "download"])
