@@ -11,11 +11,15 @@ from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
+from socketpool.config.clients import token_hash
+from socketpool.core.clients import OPERATOR, Client
 from socketpool.core.pool import Pool
 from socketpool.errors import SocketpoolError
+from socketpool.rsi.fence import Fence
 from socketpool.server.instances import InstanceKeeper
 from socketpool.server.journal import Journal
-from socketpool.server.leases import LeaseKeeper, live_leases
+from socketpool.server.leases import LeaseKeeper
+from socketpool.server.recovery import empty_trash, live_leases, sweep, workspaces_on_disk
 from socketpool.store.contract import Forget
 
 if TYPE_CHECKING:
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
     from socketpool.rsi.tokens import LeaseTokens
     from socketpool.store.contract import LeaseStore
     from socketpool.supervision.rpc import Supervisor
+
+EXPIRY_BEAT = 0.25
+"""Seconds between looks for leases that have run out."""
 
 log = logging.getLogger("socketpool.server")
 
@@ -41,6 +48,7 @@ class Keeper:
         supervisor: Supervisor,
         store: LeaseStore,
         tokens: LeaseTokens,
+        token: str,
     ) -> None:
         self.settings = settings
         self.pool = Pool(
@@ -56,12 +64,18 @@ class Keeper:
         self._short = asyncio.Event()
         self._warmed_up = asyncio.Event()
         self._journal = Journal(store)
+        self._fence = Fence.create(state.fence)
+        self._clients = {name: client.named(name) for name, client in settings.clients.items()}
+        self._client_by_hash = {client.token: name for name, client in settings.clients.items()}
+        self._client_by_hash[token_hash(token)] = OPERATOR
         self.leases = LeaseKeeper(
             self.pool,
             state,
             self._journal,
+            self._fence,
             tokens,
             settings.lease,
+            self._clients,
             wanted=self._on_wanted,
         )
         self.instances = InstanceKeeper(
@@ -78,7 +92,7 @@ class Keeper:
         await self._recover()
         tasks = [
             asyncio.create_task(self.instances.keep()),
-            asyncio.create_task(self.leases.keep()),
+            asyncio.create_task(self._reclaim()),
             asyncio.create_task(self._grow_when_short()),
             asyncio.create_task(self._become_ready()),
         ]
@@ -95,6 +109,14 @@ class Keeper:
             self.instances.close()
             await self._journal.close()
 
+    def client_of(self, token: str) -> str | None:
+        """The name of the client whose token it is; None when it is nobody's."""
+        return self._client_by_hash.get(token_hash(token))
+
+    def client(self, name: str) -> Client:
+        """What the named client may do."""
+        return self._clients.get(name) or Client(OPERATOR)
+
     def count(self, service: str) -> dict[str, int]:
         """How many instances of a service are in which state."""
         states = (i.state for i in self.pool.instances.values() if i.service == service)
@@ -107,7 +129,7 @@ class Keeper:
     async def _recover(self) -> None:
         processes = self._supervisor.processes()
         records, self.pool.generation = self._store.load()
-        live = live_leases(records, processes, self._state)
+        live = live_leases(records, processes, self._fence)
         kept = {record.id for record in live}
         self._store.commit([Forget(r.id) for r in records if r.id not in kept])
         leased = {grant.port for record in live for grant in record.grants}
@@ -119,6 +141,18 @@ class Keeper:
         self._short.set()
         if not self.pool.settled():
             self.instances.look()  # something was given back that must be restarted
+
+    async def _reclaim(self) -> None:
+        """Reclaim for ever what is not renewed in time, and delete what leases left behind."""
+        while True:
+            self.leases.expire()
+            try:
+                found = await asyncio.to_thread(workspaces_on_disk, self._state)
+                sweep(self._state, found, self.pool.leases.__contains__)
+                await asyncio.to_thread(empty_trash, self._state)
+            except OSError as error:  # no descriptors or no disk, for a moment
+                log.warning("reclaiming failed", extra={"error": str(error)})
+            await asyncio.sleep(EXPIRY_BEAT)
 
     async def _grow_when_short(self) -> None:
         self._short.set()
