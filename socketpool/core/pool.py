@@ -24,6 +24,9 @@ from socketpool.core.records import Grant, Instance, Lease, ServicePlan
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
+MOVING = frozenset({InstanceState.STARTING, InstanceState.RECYCLING})
+"""States that an instance leaves by itself, sooner or later."""
+
 EXITS_BEFORE_FAILED = 3
 """So many exits before it was ever ready mark an instance as failed."""
 
@@ -67,6 +70,7 @@ class Pool:
         self._new_id = new_id
         self._by_key: dict[tuple[str, str], str] = {}  # client and request key -> lease
         self._count: Counter[str] = Counter()  # client -> its leases
+        self._moving: set[int] = set()  # ports of instances that are starting or recycling
         # In the order in which they became idle, so that use is spread and what was just given
         # back rests longest.
         self._idle: dict[str, OrderedDict[int, None]] = {n: OrderedDict() for n in self.services}
@@ -77,9 +81,7 @@ class Pool:
         """Take in an instance that supervisord has, or is about to have."""
         if instance.port in self.instances:
             raise ValueError(f"port {instance.port} already belongs to an instance")
-        self.instances[instance.port] = instance
-        if instance.state is InstanceState.IDLE:
-            self._idle[instance.service][instance.port] = None
+        self._set(instance)
 
     def apply(self, port: int, event: InstanceEvent, now: float) -> Instance:
         """Let an event of the outside world happen to an instance; returns it as it is now."""
@@ -91,12 +93,19 @@ class Pool:
             after = replace(after, pid=0, dirty=leased, exits=before.exits + (not leased))
         elif event is InstanceEvent.READY:
             after = replace(after, exits=0, dirty=False)
-        self.instances[port] = after
-        if state is InstanceState.IDLE:
-            self._idle[after.service][port] = None
-        else:
-            self._idle[after.service].pop(port, None)
+        self._set(after)
         return after
+
+    def _set(self, instance: Instance) -> None:
+        self.instances[instance.port] = instance
+        if instance.state is InstanceState.IDLE:
+            self._idle[instance.service][instance.port] = None
+        else:
+            self._idle[instance.service].pop(instance.port, None)
+        if instance.state in MOVING:
+            self._moving.add(instance.port)
+        else:
+            self._moving.discard(instance.port)
 
     def saw(self, port: int, pid: int) -> None:
         """Note the process that supervisord reports for an instance."""
@@ -125,8 +134,7 @@ class Pool:
 
     def settled(self) -> bool:
         """Whether no instance is on its way: each is ready, leased or has failed."""
-        moving = (InstanceState.STARTING, InstanceState.RECYCLING)
-        return not any(i.state in moving for i in self.instances.values())
+        return not self._moving
 
     def plan_growth(self, service: str, wanted: int, busy: Collection[int] = ()) -> list[range]:
         """Ports for up to ``wanted`` more instances, within the service's maximum and the range."""

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from socketpool.store.contract import LeaseStore
     from socketpool.supervision.rpc import Supervisor
 
+GROWTH_PAUSE = 0.02
+"""Seconds between two looks whether instances have to be added."""
+
 EXPIRY_BEAT = 0.25
 """Seconds between looks for leases that have run out."""
 
@@ -161,6 +164,7 @@ class Keeper:
             self._short.clear()
             try:
                 await self.instances.keep_warm(self.leases.queue.demand())
+                await asyncio.sleep(GROWTH_PAUSE)  # many leases make one look
             except (SocketpoolError, OSError) as error:
                 log.warning("growing failed", extra={"error": str(error)})
                 await asyncio.sleep(1)

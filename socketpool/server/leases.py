@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from socketpool.rsi.tokens import LeaseTokens
     from socketpool.server.journal import Journal
 
+SHORT_WAIT = 0.05
+"""Seconds that a request may wait before it is watched whether its client does."""
+
 log = logging.getLogger("socketpool.leases")
 
 
@@ -261,11 +264,17 @@ class LeaseKeeper:
         waiting = self._waits.get((ask.client, ask.key)) or self._join(ask, story)
         _check_same(waiting.services, ask)
         waiting.sharers += 1
-        gone = None if hung_up is None else asyncio.ensure_future(hung_up())
-        awaited: set[asyncio.Future[Any]] = {waiting.future} | ({gone} if gone else set())
+        gone: asyncio.Future[None] | None = None
         abandoned = True
         try:
-            await asyncio.wait(awaited, timeout=ask.wait, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({waiting.future}, timeout=min(ask.wait, SHORT_WAIT))
+            if not waiting.future.done() and ask.wait > SHORT_WAIT:
+                awaited: set[asyncio.Future[Any]] = {waiting.future}
+                if hung_up is not None:
+                    gone = asyncio.ensure_future(hung_up())
+                    awaited.add(gone)
+                remaining = ask.wait - SHORT_WAIT
+                await asyncio.wait(awaited, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
             if waiting.future.done():
                 await self._durable(waiting.future.result())
             abandoned = gone is not None and gone.done()
@@ -351,7 +360,8 @@ class LeaseKeeper:
             log.info("lease ended", extra={"lease": lease.id, "how": event})
         self.queue.serve()
         self._wanted()
-        self._journal.write(Forget(lease.id)).add_done_callback(partial(_log_failure, lease.id))
+        forgotten = self._journal.write_later(Forget(lease.id))
+        forgotten.add_done_callback(partial(_log_failure, lease.id))
 
 
 def _check_same(services: tuple[str, ...], ask: Ask) -> None:
