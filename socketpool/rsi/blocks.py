@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from socketpool.rsi.transfer import Progress
 
 PART_SUFFIX = ".part"
+NOTE_SUFFIX = ".stored"
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -58,11 +59,15 @@ def send_file_block(
     stream: Stream,
     source: FileSource,
     *,
-    transfer_id: bytes = bytes(TRANSFER_ID_BYTES),
+    transfer_id: bytes | None = None,
     progress: Progress | None = None,
 ) -> str:
-    """Send one file over one connection; see `FileTransfer.run`."""
-    return FileTransfer(source, transfer_id, progress).run(stream)
+    """Send one file over one connection; see `FileTransfer.run`.
+
+    Without an identity it is a transfer of its own, and a cut one begins afresh.
+    """
+    identity = transfer_id or os.urandom(TRANSFER_ID_BYTES)
+    return FileTransfer(source, identity, progress).run(stream)
 
 
 def write_file_block(
@@ -71,31 +76,54 @@ def write_file_block(
     """Receive one file and put it at ``target`` at once and whole; returns its SHA-256.
 
     ``target`` is replaced only after size and digest agree.  Until then the bytes are beside it,
-    and stay there when the connection is cut, for the same transfer to go on.  Raises
-    :class:`FileRefused`, having told the sender, when the file is larger than ``max_size``, can't
-    be stored or arrived damaged.
+    and stay there when the connection is cut, for the same transfer to go on.  A note beside it
+    tells afterwards which transfer it is from: when that is repeated, because its receipt was lost,
+    no byte needs to travel.  Raises :class:`FileRefused`, having told the sender, when the file is
+    larger than ``max_size``, can't be stored or arrived damaged.
     """
     kind, size = read_header(stream)
     if kind is not Kind.FILE:
         raise unexpected(stream, kind, size, "for a file block")
     transfer_id = read_exactly(stream, TRANSFER_ID_BYTES)
     part = target.with_name(f".{target.name}.{transfer_id.hex()}{PART_SUFFIX}")
+    note = target.with_name(f".{target.name}{NOTE_SUFFIX}")
     try:
         if size > max_size:
             raise FileRefused(f"the file has {size} bytes; {max_size} are allowed")
         with _storing():
             _forget_others(target, part)
-            with part.open("a+b", buffering=0) as out:
-                digest = _receive(stream, out, size, progress)
-                os.fsync(out.fileno())
-            part.replace(target)
+            if _is_noted(note, target, size, transfer_id):
+                with target.open("rb", buffering=0) as there:
+                    digest = _receive(stream, there, size, progress)
+            else:
+                with part.open("a+b", buffering=0) as out:
+                    digest = _receive(stream, out, size, progress)
+                    os.fsync(out.fileno())
+                note.write_bytes(_noted(part, transfer_id))
+                part.replace(target)
     except FileRefused as refusal:
         part.unlink(missing_ok=True)
+        note.unlink(missing_ok=True)
         payload = refusal.message.encode()[:MAX_LINE_BYTES]
         send_header(stream, Kind.REFUSAL, len(payload), payload)
         raise
     send_header(stream, Kind.RECEIPT, 0)
     return digest.hex()
+
+
+def _noted(path: Path, transfer_id: bytes) -> bytes:
+    """What the note says of a file: which transfer it is from, and which file was meant."""
+    found = path.stat()
+    return f"{transfer_id.hex()} {found.st_ino} {found.st_mtime_ns} {found.st_size}".encode()
+
+
+def _is_noted(note: Path, target: Path, size: int, transfer_id: bytes) -> bool:
+    """Whether the file in place is what this very transfer put there, untouched since."""
+    try:
+        expected = _noted(target, transfer_id)
+        return target.stat().st_size == size and note.read_bytes() == expected
+    except FileNotFoundError:
+        return False
 
 
 def _receive(stream: Stream, out: BinaryIO, size: int, progress: Progress | None) -> bytes:
