@@ -10,6 +10,7 @@ import glob
 import hashlib
 import os
 import shutil
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 PART_SUFFIX = ".part"
 NOTE_SUFFIX = ".stored"
+
+WRITE_BACK_BYTES = 8 << 20
+"""So much at a time the disk is given early, which leaves little to do for the fsync at the end."""
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -140,6 +144,7 @@ def _receive(stream: Stream, out: BinaryIO, size: int, progress: Progress | None
         digest.update(chunk)
     send_header(stream, Kind.GO, offset)
     left = size - offset
+    flushed = offset
     failure: OSError | None = None
     while left:
         # Even what can't be stored is taken in, so that the refusal gets through.
@@ -148,6 +153,8 @@ def _receive(stream: Stream, out: BinaryIO, size: int, progress: Progress | None
         left -= len(data)
         if failure is None:
             failure = _write(out, data)
+        if size - left - flushed >= WRITE_BACK_BYTES:
+            flushed = _write_back(out, flushed, size - left)
         if progress is not None:
             progress(size - left, size)
     agrees = read_exactly(stream, _DIGEST_BYTES) == digest.digest()
@@ -156,6 +163,17 @@ def _receive(stream: Stream, out: BinaryIO, size: int, progress: Progress | None
     if not agrees:
         raise FileRefused("the file was damaged in transit")
     return digest.digest()
+
+
+def _write_back(out: BinaryIO, start: int, end: int) -> int:
+    """Have the kernel begin to write a range to the disk; returns its end.
+
+    It forgets what is clean by then and begins to write what is not: of what was just written it
+    forgets nothing (mm/fadvise.c).
+    """
+    if sys.platform == "linux":
+        os.posix_fadvise(out.fileno(), start, end - start, os.POSIX_FADV_DONTNEED)
+    return end
 
 
 def _write(out: BinaryIO, data: bytes) -> OSError | None:
