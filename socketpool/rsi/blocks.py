@@ -168,8 +168,8 @@ def _receive(stream: Stream, out: BinaryIO, size: int, progress: Progress | None
 def _write_back(out: BinaryIO, start: int, end: int) -> int:
     """Have the kernel begin to write a range to the disk; returns its end.
 
-    It forgets what is clean by then and begins to write what is not: of what was just written it
-    forgets nothing (mm/fadvise.c).
+    The advice makes Linux write what is dirty, then forget what is clean (mm/fadvise.c): of what
+    has just been received it forgets nothing.
     """
     if sys.platform == "linux":
         os.posix_fadvise(out.fileno(), start, end - start, os.POSIX_FADV_DONTNEED)
