@@ -1,4 +1,4 @@
-"""Keeps a lease alive in the background and gives it back at the end, whatever happens."""
+"""Keeps a lease alive in the background, and gives back its own at the end, whatever happens."""
 
 from __future__ import annotations
 
@@ -19,20 +19,29 @@ if TYPE_CHECKING:
 def leased(
     client: Leaser, services: list[str], *, wait: float, ttl: float | None = None
 ) -> Iterator[ClientLease]:
-    """A lease for the length of a ``with`` block, renewed three times in each time to live."""
+    """A lease for the length of a ``with`` block, kept alive as by `renewed`."""
     lease = client.acquire(services, wait=wait, ttl=ttl)
+    with renewed(client, lease):
+        try:
+            yield lease
+        finally:
+            # One that can't be told is reclaimed after its time to live.
+            with suppress(SocketpoolError):
+                client.release(lease.id)
+
+
+@contextmanager
+def renewed(client: Leaser, lease: ClientLease) -> Iterator[None]:
+    """Renew a lease for the length of a ``with`` block, three times in each time to live."""
     stop = threading.Event()
     thread = threading.Thread(
         target=_renew, args=(client, lease, stop), daemon=True, name="lease-renewal"
     )
     thread.start()
     try:
-        yield lease
+        yield
     finally:
         stop.set()
-        # One that can't be told is reclaimed after its time to live.
-        with suppress(SocketpoolError):
-            client.release(lease.id)
         thread.join(timeout=1)
 
 
