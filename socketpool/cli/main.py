@@ -9,10 +9,12 @@ import click
 import socketpool
 from socketpool.cli.archive_commands import archive, plan
 from socketpool.cli.base import HELP_NAMES, HowtoGroup, run
+from socketpool.cli.explain import explain
 from socketpool.cli.lease import lease, leases, release, renew
 from socketpool.cli.server import serve
 from socketpool.cli.service import service
 from socketpool.cli.status import services, status
+from socketpool.cli.token import token
 
 
 @click.group("socketpool", cls=HowtoGroup, context_settings={"help_option_names": HELP_NAMES})
@@ -21,7 +23,20 @@ def command() -> None:
     """A pool of supervised services, leased by name."""
 
 
-for subcommand in (serve, status, services, lease, leases, renew, release, plan, archive, service):
+for subcommand in (
+    serve,
+    status,
+    services,
+    lease,
+    leases,
+    renew,
+    release,
+    explain,
+    plan,
+    archive,
+    service,
+    token,
+):
     command.add_command(subcommand)
 
 

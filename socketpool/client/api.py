@@ -7,6 +7,7 @@ import json
 import secrets
 import threading
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -35,6 +36,8 @@ _BY_CODE: dict[str, type[SocketpoolError]] = {
     "usage": UsageError,
     "key-reused": UsageError,
     "no-capacity": NoCapacity,
+    "quota-exceeded": NoCapacity,
+    "service-forbidden": NotAuthorised,
     "store-unavailable": NoCapacity,
     "not-authorised": NotAuthorised,
     "no-such-lease": NotAuthorised,
@@ -132,6 +135,10 @@ class PoolClient:
         """All live leases."""
         return list(self._request("GET", "/v1/leases"))
 
+    def story(self, reference: str) -> dict[str, Any]:
+        """What became of the request that led to a lease, or to a refusal with a reference."""
+        return dict(self._request("GET", f"/v1/leases/{quote(reference, safe='')}/story"))
+
     def kinds(self) -> dict[str, str | None]:
         """The services of the catalogue, and the kind of the client portion of each."""
         answer = self._request("GET", "/v1/services")
@@ -203,7 +210,11 @@ class PoolClient:
         details = answer if isinstance(answer, dict) else {}
         cls = _BY_CODE.get(str(details.get("code")), SocketpoolError)
         message = str(details.get("detail") or f"the pool server answered {status}")
-        raise cls(message, hint=str(details.get("hint", "")))
+        hint = str(details.get("hint", ""))
+        reference = str(details.get("reference", ""))
+        if reference and cls is NoCapacity:
+            hint = f"{hint} (its story: socketpool explain {reference})".lstrip()
+        raise cls(message, hint=hint)
 
     def _shape(self, model: type[A], answer: Any) -> A:
         try:

@@ -111,6 +111,7 @@ class Keeper:
                     await task
             self.instances.close()
             await self._journal.close()
+            self._fence.close()
 
     def client_of(self, token: str) -> str | None:
         """The name of the client whose token it is; None when it is nobody's."""

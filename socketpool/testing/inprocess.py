@@ -75,7 +75,7 @@ class InProcessPool:
         with ExitStack() as stack:
             self._state = stack.enter_context(private_state())
             self._state.check()
-            self._fence = Fence.create(self._state.fence)
+            self._fence = stack.enter_context(closing(Fence.create(self._state.fence)))
             self._tokens = LeaseTokens(read_secret(self._state.lease_key))
             self._messages = stack.enter_context(closing(ReadyMessages(self._state.notify_socket)))
             # The kernel ends a child with the *thread* that started it: one that stays.
