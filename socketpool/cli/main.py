@@ -9,6 +9,7 @@ import click
 import socketpool
 from socketpool.cli.archive_commands import archive, plan
 from socketpool.cli.base import HELP_NAMES, HowtoGroup, run
+from socketpool.cli.doctor import doctor
 from socketpool.cli.lease import lease, leases, release, renew
 from socketpool.cli.run import run as run_program
 from socketpool.cli.server import serve
@@ -24,7 +25,7 @@ def command() -> None:
 
 for subcommand in (
     *(serve, status, services, lease, leases, renew, release),
-    *(run_program, plan, archive, service),
+    *(run_program, doctor, plan, archive, service),
 ):
     command.add_command(subcommand)
 
