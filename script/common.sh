@@ -48,6 +48,15 @@ ensure_archivers() {
     done
 }
 
+# Programs that the services of services/extra run.
+ensure_databases() {
+    command -v redis-server >/dev/null && command -v psql >/dev/null &&
+        { command -v postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres'; } >/dev/null && return
+    install_packages redis-server postgresql ||
+        echo "could not install redis-server and postgresql: tests of services/extra will fail" >&2
+    return 0
+}
+
 # ensure_venv demo|dev: dev has all that demo has.
 ensure_venv() {
     local lock=requirements/$1.lock stamp=$venv/.stamp-$1 python wanted

@@ -9,8 +9,10 @@ import click
 import socketpool
 from socketpool.cli.archive_commands import archive, plan
 from socketpool.cli.base import HELP_NAMES, HowtoGroup, run
+from socketpool.cli.doctor import doctor
 from socketpool.cli.explain import explain
 from socketpool.cli.lease import lease, leases, release, renew
+from socketpool.cli.run import run as run_program
 from socketpool.cli.server import serve
 from socketpool.cli.service import service
 from socketpool.cli.status import services, status
@@ -24,18 +26,8 @@ def command() -> None:
 
 
 for subcommand in (
-    serve,
-    status,
-    services,
-    lease,
-    leases,
-    renew,
-    release,
-    explain,
-    plan,
-    archive,
-    service,
-    token,
+    *(serve, status, services, lease, leases, renew, release, explain),
+    *(run_program, doctor, plan, archive, service, token),
 ):
     command.add_command(subcommand)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from socketpool.errors import NotAuthorised, SocketpoolError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from socketpool.client.api import ClientLease
     from socketpool.client.leaser import Leaser
@@ -17,25 +18,35 @@ if TYPE_CHECKING:
 
 @contextmanager
 def leased(
-    client: Leaser, services: list[str], *, wait: float, ttl: float | None = None
+    client: Leaser,
+    services: list[str],
+    *,
+    wait: float,
+    ttl: float | None = None,
+    lost: Callable[[], object] = lambda: None,
 ) -> Iterator[ClientLease]:
     """A lease for the length of a ``with`` block, kept alive as by `renewed`."""
     lease = client.acquire(services, wait=wait, ttl=ttl)
-    with renewed(client, lease):
-        try:
+    try:
+        with renewed(client, lease, lost=lost):
             yield lease
-        finally:
-            # One that can't be told is reclaimed after its time to live.
-            with suppress(SocketpoolError):
-                client.release(lease.id)
+    finally:
+        # One that can't be told is reclaimed after its time to live.
+        with suppress(SocketpoolError):
+            client.release(lease.id)
 
 
 @contextmanager
-def renewed(client: Leaser, lease: ClientLease) -> Iterator[None]:
-    """Renew a lease for the length of a ``with`` block, three times in each time to live."""
+def renewed(
+    client: Leaser, lease: ClientLease, *, lost: Callable[[], object] = lambda: None
+) -> Iterator[None]:
+    """Renew a lease for the length of a ``with`` block, three times in each time to live.
+
+    ``lost`` is called from another thread when the pool says that the lease has ended.
+    """
     stop = threading.Event()
     thread = threading.Thread(
-        target=_renew, args=(client, lease, stop), daemon=True, name="lease-renewal"
+        target=_renew, args=(client, lease, stop, lost), daemon=True, name="lease-renewal"
     )
     thread.start()
     try:
@@ -45,13 +56,19 @@ def renewed(client: Leaser, lease: ClientLease) -> Iterator[None]:
         thread.join(timeout=1)
 
 
-def _renew(client: Leaser, lease: ClientLease, stop: threading.Event) -> None:
+def _renew(
+    client: Leaser, lease: ClientLease, stop: threading.Event, lost: Callable[[], object]
+) -> None:
+    # Signals are for the main thread, which may be waiting for them itself.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         while not stop.wait(lease.ttl / 3):
             try:
                 client.renew(lease.id)
             except NotAuthorised:
-                return  # it is over; the services say so too
+                if not stop.is_set():  # else we have just released it ourselves
+                    lost()
+                return
             except SocketpoolError:
                 continue  # two more tries before it runs out
     finally:

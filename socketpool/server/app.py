@@ -142,6 +142,7 @@ def _view_routes(keeper: Keeper) -> APIRouter:
                 service=service.name,
                 description=service.description,
                 client=service.client,
+                url=service.url,
                 warm=service.warm,
                 max=service.max,
                 instances=keeper.count(service.name),

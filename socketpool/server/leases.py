@@ -17,7 +17,7 @@ from socketpool.core.clients import OPERATOR
 from socketpool.core.lifecycle import LeaseEvent
 from socketpool.core.pool import Exhausted
 from socketpool.core.records import Lease
-from socketpool.errors import NoCapacity, SocketpoolError
+from socketpool.errors import NoCapacity, SocketpoolError, UsageError
 from socketpool.rsi import workspace
 from socketpool.rsi.tokens import LeaseClaim
 from socketpool.server.asking import (
@@ -118,8 +118,8 @@ class LeaseKeeper:
         """A lease, new or the one that the same request key already got.
 
         ``hung_up`` returns when the client does not wait any more.  Raises
-        :class:`ServiceUnknown`, :class:`ServiceForbidden`, :class:`NoCapacity`,
-        :class:`QuotaExceeded`, :class:`KeyReused`, :class:`ClientGone` or
+        :class:`ServiceUnknown`, :class:`UsageError`, :class:`ServiceForbidden`,
+        :class:`NoCapacity`, :class:`QuotaExceeded`, :class:`KeyReused`, :class:`ClientGone` or
         :class:`~socketpool.store.contract.StoreError`.
         """
         story = Story(ask)
@@ -190,6 +190,12 @@ class LeaseKeeper:
                 raise ServiceUnknown(
                     f"no service is named {service!r}",
                     hint="known services: " + ", ".join(sorted(self._pool.services)),
+                )
+            most = self._pool.services[service].most
+            if ask.services.count(service) > most:  # it would wait in vain, and others behind it
+                raise UsageError(
+                    f"there are never more than {most} instances of {service}",
+                    hint="lease fewer, or ask the operator to raise max",
                 )
         ttl = min(ask.ttl, self._limits.max)
         if ask.client == OPERATOR:

@@ -33,6 +33,7 @@ def lease_facts(keeper: Keeper, lease: Lease, host: str) -> dict[str, Any]:
                 port=grant.port,
                 instance=grant.instance,
                 client=keeper.settings.services[grant.service].client,
+                url=keeper.settings.services[grant.service].url,
             )
             for grant in lease.grants
         ],

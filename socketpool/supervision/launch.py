@@ -95,7 +95,8 @@ def main(spec_path: str, port: str) -> NoReturn:
     try:
         os.execvpe(argv[0], argv, environment)  # noqa: S606 - there is no shell on purpose
     except OSError as error:
-        sys.exit(f"can't run {argv[0]!r}: {error.strerror}")
+        hint = "; install it" if isinstance(error, FileNotFoundError) else ""
+        sys.exit(f"can't run {argv[0]!r}: {error.strerror}{hint}")
 
 
 if __name__ == "__main__":
