@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +20,7 @@ from socketpool.rsi import workspace
 from socketpool.rsi.tokens import LeaseClaim
 from socketpool.server.queue import Waiter, WaitQueue
 from socketpool.store.contract import Forget, LeaseRecord, Save, StoreError
+from socketpool.supervision.launch import wipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -295,7 +295,7 @@ class LeaseKeeper:
 
     def _empty_trash(self) -> None:
         for path in self._state.trash.iterdir():
-            shutil.rmtree(path, ignore_errors=True)
+            wipe(path)
 
 
 def live_leases(
