@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -144,7 +143,7 @@ class Instance:
         self._clear()
 
     def _clear(self) -> None:
-        shutil.rmtree(self._state.workspaces / LEASE, ignore_errors=True)
+        launch.wipe(self._state.workspaces / LEASE)
         for path in (self.token_file, self._state.supervisord_pid):
             path.unlink(missing_ok=True)
 

@@ -4,13 +4,14 @@ Runs as a script under ``python -I -S`` with the standard library alone, so that
 milliseconds.  ``launch.py <service.json> <port>``.
 """
 
+import contextlib
 import ctypes
+import itertools
 import json
 import os
 import pathlib
 import re
 import resource
-import shutil
 import signal
 import sys
 from typing import Any, NoReturn
@@ -70,6 +71,37 @@ def fill(text: str, values: dict[str, str]) -> str:
     return re.sub(r"\{([a-z_]+)\}", lambda match: values.get(match[1], match[0]), text)
 
 
+def wipe(path: pathlib.Path) -> None:
+    """Delete a file, a link or a tree, whatever programs made of it; what can't be deleted stays.
+
+    No link is followed, closed folders are opened, and each folder is moved up before it is
+    emptied: one tree may be deeper than calls may be nested or a path may be long.
+    """
+    if path.is_symlink() or not path.is_dir():
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return
+    names = (f"{path}/{os.urandom(8).hex()}" for _ in itertools.count())
+    pending = [str(path)]
+    while pending:
+        folder = pending.pop()
+        with contextlib.suppress(OSError):
+            os.chmod(folder, 0o700)  # noqa: PTH101 - of paths there may be very many
+            with os.scandir(folder) as listed:
+                entries = list(listed)
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    os.chmod(entry.path, 0o700)  # noqa: PTH101
+                    pending.append(next(names))
+                    os.rename(entry.path, pending[-1])  # noqa: PTH104
+                else:
+                    os.unlink(entry.path)  # noqa: PTH108
+            if folder != str(path):
+                os.rmdir(folder)  # noqa: PTH106
+    with contextlib.suppress(OSError):
+        path.rmdir()
+
+
 def main(spec_path: str, port: str) -> NoReturn:
     """Become the program that the specification names."""
     spec: dict[str, Any] = json.loads(pathlib.Path(spec_path).read_text(encoding="utf-8"))
@@ -83,7 +115,7 @@ def main(spec_path: str, port: str) -> NoReturn:
     scratch = pathlib.Path(spec["scratch"]) / port
     values = {**spec["values"], "port": port, "workspace": str(scratch)}
     if spec["own_workspace"]:
-        shutil.rmtree(scratch, ignore_errors=True)
+        wipe(scratch)
         scratch.mkdir(mode=0o700, parents=True)
         limit_resources(spec["limits"])
         os.chdir(scratch)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -175,7 +174,7 @@ class InProcessPool:
         self._fence.bar(i.port for i in held)
         workspaces_of.discard(self._state.workspaces, self._state.trash, lease_id)
         for path in self._state.trash.glob(f"{lease_id}.*"):
-            shutil.rmtree(path, ignore_errors=True)
+            launch.wipe(path)
         programs = [i for i in held if i.service.sdk is None]
         _end(programs)
         self._start(programs)
