@@ -78,6 +78,7 @@ def running_instance(
         "sdk": {"file": code.name, "class": name, "executable": None},
         "lease_key": str(folder / "key"),
         "workspaces": str(workspaces),
+        "alive": str(folder),
         "limits": {"sessions": 8, "session_time": 60.0, "archive_size": 4 << 30} | limits,
     }
     (folder / "spec.json").write_text(json.dumps(spec))

@@ -216,7 +216,7 @@ def _view(keeper: Keeper, lease: Lease, host: str) -> LeaseView:
                 host=host,
                 port=grant.port,
                 instance=grant.instance,
-                client=keeper.settings.services[grant.service].client,
+                client=keeper.client_of(grant.service),
             )
             for grant in lease.grants
         ],

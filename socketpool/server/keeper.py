@@ -11,11 +11,14 @@ from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
+from socketpool.core.backoff import Backoff
 from socketpool.core.pool import Pool
-from socketpool.errors import SocketpoolError
+from socketpool.errors import NoCapacity, SocketpoolError
 from socketpool.server.instances import InstanceKeeper
 from socketpool.server.journal import Journal
 from socketpool.server.leases import LeaseKeeper, live_leases
+from socketpool.server.reconcile import Reconciler
+from socketpool.server.reload import Reloaded, read_again
 from socketpool.store.contract import Forget
 
 if TYPE_CHECKING:
@@ -27,6 +30,12 @@ if TYPE_CHECKING:
     from socketpool.rsi.tokens import LeaseTokens
     from socketpool.store.contract import LeaseStore
     from socketpool.supervision.rpc import Supervisor
+
+SIZE_BEAT = 1.0
+"""Seconds between looks at whether services have as many instances as they need."""
+
+BREATH = 0.02
+"""Seconds between such looks when there is a reason for each; leases come by the thousand."""
 
 log = logging.getLogger("socketpool.server")
 
@@ -48,6 +57,8 @@ class Keeper:
             settings.ports,
             max_age=settings.lease.max,
             new_id=lambda: secrets.token_hex(8),
+            use_window=settings.instances.shrink_after,
+            port_rest=settings.instances.port_rest,
         )
         self.ready = False
         self._state = state
@@ -63,14 +74,20 @@ class Keeper:
             tokens,
             settings.lease,
             wanted=self._on_wanted,
+            refusal=self._refusal,
         )
         self.instances = InstanceKeeper(
             self.pool,
             state,
             supervisor,
             host=settings.services_host,
-            changed=self.leases.serve_waiting,
+            backoff=_backoff(settings),
+            changed=self._on_changed,
         )
+        self.instances.serve(settings.services)
+        self.reconciler = Reconciler(self.pool, state, self.instances.blocks)
+        self._reloading = asyncio.Lock()
+        self._shrink_at = 0.0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -78,8 +95,10 @@ class Keeper:
         await self._recover()
         tasks = [
             asyncio.create_task(self.instances.keep()),
+            asyncio.create_task(self.instances.prober.keep()),
+            asyncio.create_task(self.reconciler.keep()),
             asyncio.create_task(self.leases.keep()),
-            asyncio.create_task(self._grow_when_short()),
+            asyncio.create_task(self._keep_size()),
             asyncio.create_task(self._become_ready()),
         ]
         for task in tasks:
@@ -115,24 +134,87 @@ class Keeper:
         self.leases.restore(live, asyncio.get_running_loop().time())
         log.info("recovered", extra={"instances": len(self.pool.instances), "leases": len(live)})
 
+    async def reload(self) -> Reloaded:
+        """Apply the pool's file as it is now; raises ConfigError, and then nothing has changed."""
+        async with self._reloading:
+            new = await asyncio.to_thread(read_again, self.settings, self._state)
+            self._apply(new)
+        told = {"added": new.added, "changed": new.changed, "removed": new.removed}
+        log.info("reloaded", extra=told)
+        return new
+
+    def reload_soon(self) -> None:
+        """For a signal: reload, and tell the log what came of it."""
+        self._reload_task = asyncio.create_task(self._reload_and_log())
+
+    def client_of(self, service: str) -> str | None:
+        """The client portion of a service; None for one that a reload has taken away, too."""
+        known = self.settings.services.get(service)
+        return None if known is None else known.client
+
+    async def _reload_and_log(self) -> None:
+        try:
+            await self.reload()
+        except SocketpoolError as error:
+            log.error("reload refused", extra={"error": error.message, "hint": error.hint})
+
+    def _apply(self, new: Reloaded) -> None:
+        """Nothing in here can fail, so that a reload is whole."""
+        settings = self.settings = new.settings
+        self.pool.max_age = settings.lease.max
+        self.pool.use_window = settings.instances.shrink_after
+        self.pool.port_rest = settings.instances.port_rest
+        self.pool.configure(service.plan() for service in settings.services.values())
+        self.leases.limits = settings.lease
+        self.instances.backoff = _backoff(settings)
+        self.instances.serve(settings.services, new.changed)
+        self.leases.serve_waiting()
+        self._short.set()
+
+    def _refusal(self, service: str) -> NoCapacity | None:
+        """Why waiting for a service makes no sense, if it doesn't."""
+        if service not in self.pool.services:
+            return NoCapacity(f"the service {service} was taken out of the pool")
+        if self.instances.drains.covers(service):
+            return NoCapacity(
+                f"{service} is drained: nobody gets it until that is taken back",
+                hint="the pool's operator does: socketpool drain --undo",
+            )
+        if self.pool.all_failed(service):
+            return NoCapacity(
+                f"every instance of {service} has failed to start",
+                hint="the pool's operator sees why: socketpool status",
+            )
+        return None
+
     def _on_wanted(self) -> None:
         self._short.set()
         if not self.pool.settled():
             self.instances.look()  # something was given back that must be restarted
 
-    async def _grow_when_short(self) -> None:
+    def _on_changed(self) -> None:
+        self.leases.serve_waiting()
         self._short.set()
+
+    async def _keep_size(self) -> None:
+        """Grow at once for those who wait; ahead of demand, and shrink, on a slow beat."""
+        blocks = self.instances.blocks
         while True:
-            await self._short.wait()
             self._short.clear()
+            offered = [n for n in self.pool.services if not self.instances.drains.covers(n)]
             try:
-                await self.instances.keep_warm(self.leases.queue.demand())
+                await blocks.keep_warm(offered, self.leases.queue.demand())
+                self._warmed_up.set()
+                if asyncio.get_running_loop().time() >= self._shrink_at:
+                    self._shrink_at = asyncio.get_running_loop().time() + SIZE_BEAT
+                    await blocks.shrink()
             except (SocketpoolError, OSError) as error:
                 log.warning("growing failed", extra={"error": str(error)})
-                await asyncio.sleep(1)
-                self._short.set()
-            else:
-                self._warmed_up.set()
+                await asyncio.sleep(SIZE_BEAT)
+            await asyncio.sleep(BREATH)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SIZE_BEAT):
+                    await self._short.wait()
 
     async def _become_ready(self) -> None:
         await self._warmed_up.wait()
@@ -140,6 +222,10 @@ class Keeper:
             await asyncio.sleep(0.02)
         self.ready = True
         log.info("ready", extra={"services": {n: self.count(n) for n in self.pool.services}})
+
+
+def _backoff(settings: Settings) -> Backoff:
+    return Backoff(settings.instances.retry_first, settings.instances.retry_most)
 
 
 def _die_if_failed(task: asyncio.Task[None]) -> None:

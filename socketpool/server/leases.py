@@ -85,7 +85,11 @@ class _Arrival:
 
 
 class LeaseKeeper:
-    """The leases of one pool.  ``wanted`` is called when instances may have to be added."""
+    """The leases of one pool.
+
+    ``wanted`` is called when instances may have to be added; ``refusal`` says why waiting for a
+    service makes no sense, if it doesn't.
+    """
 
     def __init__(
         self,
@@ -96,13 +100,15 @@ class LeaseKeeper:
         limits: LeaseSettings,
         *,
         wanted: Callable[[], None],
+        refusal: Callable[[str], NoCapacity | None] = lambda _: None,
     ) -> None:
         self._pool = pool
         self._state = state
         self._journal = journal
         self._tokens = tokens
-        self._limits = limits
+        self.limits = limits
         self._wanted = wanted
+        self._refusal = refusal
         self.queue = WaitQueue()
         self._granting: set[str] = set()  # in memory, but not yet durable
         # Lease -> wall-clock second, for display.  Who is not in here was told to nobody yet.
@@ -113,7 +119,7 @@ class LeaseKeeper:
         """Take back the leases that `live_leases` found; their clients get one time to live."""
         for record in records:
             age = max(0.0, time.time() - record.created)
-            until = now + max(0.0, self._limits.max - age)
+            until = now + max(0.0, self.limits.max - age)
             self._pool.restore(
                 Lease(
                     id=record.id,
@@ -197,13 +203,16 @@ class LeaseKeeper:
             await asyncio.sleep(EXPIRY_BEAT)
 
     def serve_waiting(self) -> None:
-        """Instances became idle: grant to those who wait."""
+        """Instances became idle or failed: grant to those who wait, or send them away."""
+        self.queue.refuse(self._refusal)
         self.queue.serve()
 
     async def _acquire(self, ask: Ask) -> Lease:
         known = self._pool.find(ask.key)
         if known is not None:
             return known
+        for refused in filter(None, map(self._refusal, ask.services)):
+            raise refused
         lease = self._grant_now(ask) or await self._wait(ask)
         self._granting.add(lease.id)
         try:
@@ -243,7 +252,7 @@ class LeaseKeeper:
 
     def _grant(self, ask: Ask) -> Lease:
         return self._pool.grant(
-            ask.services, ttl=min(ask.ttl, self._limits.max), key=ask.key, now=_now()
+            ask.services, ttl=min(ask.ttl, self.limits.max), key=ask.key, now=_now()
         )
 
     async def _wait(self, ask: Ask) -> Lease:
@@ -266,12 +275,6 @@ class LeaseKeeper:
         return future.result()
 
     def _no_capacity(self, ask: Ask, ahead: int) -> NoCapacity:
-        for service in ask.services:
-            if self._pool.all_failed(service):
-                return NoCapacity(
-                    f"every instance of {service} has failed to start",
-                    hint="the pool's operator finds why in its logs (socketpool status)",
-                )
         return NoCapacity(
             f"nothing became free within {ask.wait:g} s for: {', '.join(ask.services)} "
             f"(requests waiting before this one: {ahead})",

@@ -57,6 +57,15 @@ class WaitQueue:
         if waiter in self._waiters:
             self._waiters.remove(waiter)
 
+    def refuse(self, refusal: Callable[[str], NoCapacity | None]) -> None:
+        """Send those away for whose services waiting makes no sense."""
+        for waiter in self._waiters:
+            if not waiter.future.done():
+                for error in filter(None, map(refusal, waiter.services)):
+                    waiter.future.set_exception(error)
+                    break
+        self._waiters = [waiter for waiter in self._waiters if not waiter.future.done()]
+
     def serve(self) -> None:
         """Grant whatever can be granted now, without letting anyone overtake."""
         still: list[Waiter] = []

@@ -315,7 +315,7 @@ BROKEN = {
     "no-service": PROBE | {"code": "class Probe: pass\n"},
     "no-program": WEB | {"command": ["no-such-program", "{port}"]},
     "ends": WEB | {"command": ["sh", "-c", "echo something is wrong; exit 3"]},
-    "deaf": WEB | {"command": ["sleep", "1000"], "readiness": {"timeout": "1s"}},
+    "deaf": WEB | {"command": ["sleep", "1000"], "readiness": {"start": "1s"}},
     "other-port": WEB
     | {
         "command": [
@@ -323,7 +323,7 @@ BROKEN = {
             "-c",
             "import socket, time; s = socket.create_server(('127.0.0.1', 0)); time.sleep(999)",
         ],
-        "readiness": {"timeout": "1s"},
+        "readiness": {"start": "1s"},
     },
 }
 LOGGED = {

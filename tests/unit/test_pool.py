@@ -66,7 +66,7 @@ class PoolMachine(RuleBasedStateMachine):
             InstanceEvent.READY,
             InstanceEvent.LOST,
             InstanceEvent.OVERDUE,
-            InstanceEvent.RESTARTED,
+            InstanceEvent.SPAWNED,
         )
         state = self.pool.instances[port].state
         possible = [e for e in outside if INSTANCE.allows(state, e)]
