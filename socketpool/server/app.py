@@ -16,9 +16,11 @@ from starlette.exceptions import HTTPException
 
 import socketpool
 from socketpool.config.fields import EVERYWHERE
-from socketpool.errors import NoCapacity, SocketpoolError, UsageError
+from socketpool.errors import ConfigError, NoCapacity, SocketpoolError, UsageError
+from socketpool.server.drains import NoSuchTarget
 from socketpool.server.guard import Guard, problem
 from socketpool.server.leases import Ask, KeyReused, NoSuchLease, ServiceUnknown
+from socketpool.server.operations import operation_routes
 from socketpool.server.schema import (
     GrantedLease,
     InstanceView,
@@ -45,8 +47,10 @@ LeaseId = Annotated[str, PathParameter(max_length=64)]
 STATUS: dict[type[SocketpoolError], int] = {
     ServiceUnknown: 404,
     NoSuchLease: 404,
+    NoSuchTarget: 404,
     KeyReused: 409,
     UsageError: 422,
+    ConfigError: 422,
     NoCapacity: 503,
     StoreError: 503,
 }
@@ -85,6 +89,7 @@ def make_app(keeper: Keeper, token: str) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http_error)
     app.include_router(_lease_routes(keeper))
     app.include_router(_view_routes(keeper))
+    app.include_router(operation_routes(keeper, [SHOWS_TOKEN]))
     app.include_router(_health_routes(keeper))
     return app
 
@@ -159,6 +164,8 @@ def _view_routes(keeper: Keeper) -> APIRouter:
                 state=i.state,
                 pid=i.pid,
                 lease=holder.get(i.port),
+                failures=i.failures,
+                last_words=keeper.instances.last_words.get(i.port, []),
             )
             for i in sorted(keeper.pool.instances.values(), key=lambda i: (i.service, i.port))
         ]

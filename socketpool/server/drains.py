@@ -106,6 +106,8 @@ class Drains:
         return found
 
     def _remember(self, names: set[str]) -> None:
+        if names == self.names:
+            return
         try:
             conf.install(self._path, json.dumps(sorted(names)))
         except OSError as error:

@@ -22,6 +22,7 @@ from socketpool.rsi.tokens import ensure_secret, read_secret
 from socketpool.supervision import conf
 from socketpool.supervision.files import spec_texts, write_settings
 from socketpool.supervision.launch import die_with_parent
+from socketpool.supervision.logtail import last_lines
 from socketpool.supervision.processes import end, strays, why_not
 from socketpool.supervision.rpc import Supervisor, SupervisorUnreachable
 
@@ -178,7 +179,7 @@ class Pool:
     def _raise_if_dead(self) -> None:
         if self._process is not None and self._process.poll() is not None:
             raise PoolFailed(
-                "supervisord ended by itself: " + _last_lines(self._state.logs / "supervisord.err"),
+                "supervisord ended by itself: " + _end_of(self._state.logs / "supervisord.err"),
                 hint=f"look into {self._state.logs / 'supervisord.log'}",
             )
         try:
@@ -189,7 +190,7 @@ class Pool:
             if process.name == conf.POOL_SERVER and process.state == "FATAL":
                 log = self._state.logs / f"{conf.POOL_SERVER}.log"
                 raise PoolFailed(
-                    "the pool server does not start: " + _last_lines(log), hint=f"look into {log}"
+                    "the pool server does not start: " + _end_of(log), hint=f"look into {log}"
                 )
 
 
@@ -209,9 +210,5 @@ def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
 
 
-def _last_lines(path: Path, count: int = 5) -> str:
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return "(no log)"
-    return " | ".join(lines[-count:]) or "(empty log)"
+def _end_of(log: Path) -> str:
+    return " | ".join(last_lines(log, 5)) or "(nothing was logged)"

@@ -14,14 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def speaks_for(speaker: int, pid: int) -> bool:
-    """Whether a process is another, or was started by it or by what it started."""
-    try:
-        return speaker == pid or pid in {p.pid for p in psutil.Process(speaker).parents()}
-    except psutil.Error:
-        return False
-
-
 def child_of(parent: int, pid: int) -> int:
     """The child of ``parent`` from which a process descends, or which it is; 0 when there is none.
 

@@ -29,7 +29,7 @@ from socketpool.rsi.tokens import LeaseClaim, LeaseTokens, read_secret
 from socketpool.supervision import conf, launch
 from socketpool.supervision.listeners import Listeners
 from socketpool.supervision.notify import READY, ReadyMessages
-from socketpool.supervision.processes import end, speaks_for, strays
+from socketpool.supervision.processes import child_of, end, strays
 from socketpool.testing.places import HOST, find_services, private_state, spec_of
 
 if TYPE_CHECKING:
@@ -206,8 +206,8 @@ class InProcessPool:
     def _said_ready(self, instance: _Instance) -> bool:
         """Whether it has told so itself, where that is asked for."""
         self._ready.update(m.pid for m in self._messages.receive() if m.text == READY)
-        pid = instance.pid
-        return not instance.service.notifies or any(speaks_for(p, pid) for p in self._ready)
+        children = {child_of(os.getpid(), speaker) for speaker in self._ready}
+        return not instance.service.notifies or instance.pid in children
 
     def _end_all(self) -> None:
         try:
