@@ -35,6 +35,7 @@ _BY_CODE: dict[str, type[SocketpoolError]] = {
     "unknown-service": UsageError,
     "usage": UsageError,
     "no-such-target": UsageError,
+    "operator-only": NotAuthorised,
     "configuration": ConfigError,
     "key-reused": UsageError,
     "no-capacity": NoCapacity,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from socketpool.config.clients import ClientName, ClientSettings
 from socketpool.config.fields import (
     Address,
     Count,
@@ -232,3 +233,4 @@ class PoolFile(Strict):
     pool: PoolSection = PoolSection()
     catalogue: tuple[_Text, ...] | None = None
     services: dict[ServiceName, ServiceOverride] = Field(default_factory=dict)
+    clients: dict[ClientName, ClientSettings] = Field(default_factory=dict)

@@ -10,8 +10,9 @@ import ast
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from socketpool.config.clients import ClientSettings
 from socketpool.config.fields import (
     Address,
     Listen,
@@ -79,6 +80,7 @@ class Settings(Strict):
     lease: LeaseSettings
     instances: InstanceSettings = InstanceSettings()
     services: dict[str, Service]
+    clients: dict[str, ClientSettings] = Field(default_factory=dict)
 
 
 def shipped_catalogue() -> Path:
@@ -118,7 +120,9 @@ def load_settings(
         lease=file.pool.lease,
         instances=file.pool.instances,
         services=services,
+        clients=file.clients,
     )
+    _check_clients(source, settings)
     _check_ports(source, settings, ephemeral)
     return settings
 
@@ -210,6 +214,23 @@ def _merged(service: Service, override: ServiceOverride) -> dict[str, Any]:
         elif value is not None:
             merged[key] = value
     return merged
+
+
+def _check_clients(source: str, settings: Settings) -> None:
+    by_token: dict[str, str] = {}
+    for name, client in settings.clients.items():
+        other = by_token.setdefault(client.token, name)
+        if other != name:
+            raise ConfigError(
+                f"{source}: clients.{name}: its token is also that of {other!r}",
+                hint=f"make another: socketpool token new {name}",
+            )
+        for service in client.services or ():
+            if service not in settings.services:
+                raise ConfigError(
+                    f"{source}: clients.{name}.services: no such service: {service!r}; the "
+                    "catalogue has: " + ", ".join(sorted(settings.services))
+                )
 
 
 def _check_ports(source: str, settings: Settings, ephemeral: PortRange | None) -> None:

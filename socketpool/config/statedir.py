@@ -102,6 +102,11 @@ class StateDir:
         return self.root / "lease.key"
 
     @property
+    def fence(self) -> Path:
+        """Which generation holds each port."""
+        return self.root / "fence"
+
+    @property
     def store(self) -> Path:
         """The leases, in SQLite."""
         return self.root / "leases.sqlite"

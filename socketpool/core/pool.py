@@ -10,6 +10,7 @@ from collections import Counter, OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from socketpool.core.clients import OPERATOR
 from socketpool.core.lifecycle import (
     HELD,
     INSTANCE,
@@ -79,7 +80,8 @@ class Pool:
         self.held: Counter[str] = Counter()  # service -> instances that belong to a lease
         self.generation = 0
         self._new_id = new_id
-        self._by_key: dict[str, str] = {}
+        self._by_key: dict[tuple[str, str], str] = {}  # client and request key -> lease
+        self._count: Counter[str] = Counter()  # client -> its leases
         self._resting: dict[int, tuple[str, float]] = {}  # port -> service that had it, until
         # In the order in which they became idle, so that use is spread and what was just given
         # back rests longest.
@@ -170,11 +172,12 @@ class Pool:
 
         One that is tried again after it failed still counts as failed.
         """
-        mine = self.of(service)
-        return bool(mine) and all(
-            i.state is InstanceState.FAILED or (i.state is InstanceState.STARTING and i.failures)
-            for i in mine
-        )
+        failing = [
+            i.state is InstanceState.FAILED
+            or (i.state is InstanceState.STARTING and i.failures > 0)
+            for i in self.of(service)
+        ]
+        return bool(failing) and all(failing)
 
     def settled(self) -> bool:
         """Whether no instance is on its way: each is ready, leased, stopped or has failed."""
@@ -242,13 +245,15 @@ class Pool:
 
     # -- leases ------------------------------------------------------------------------------
 
-    def grant(self, names: Sequence[str], *, ttl: float, key: str, now: float) -> Lease:
+    def grant(
+        self, names: Sequence[str], *, ttl: float, key: str, now: float, client: str = OPERATOR
+    ) -> Lease:
         """Lease one idle instance of each named service, all or nothing.
 
-        The same ``key`` returns the lease that it already got.  Raises :class:`UnknownService` or
-        :class:`Exhausted`, and then nothing has changed.
+        The same ``key`` of the same client returns the lease that it already got.  Raises
+        :class:`UnknownService` or :class:`Exhausted`, and then nothing has changed.
         """
-        known = self.find(key)
+        known = self.find(client, key)
         if known is not None:
             return known
         for name in names:
@@ -271,13 +276,18 @@ class Pool:
             expires=now + min(ttl, self.max_age),
             until=now + self.max_age,
             key=key,
+            client=client,
         )
         self._remember(lease)
         return lease
 
-    def find(self, key: str) -> Lease | None:
-        """The live lease that a request key got."""
-        return self.leases.get(self._by_key.get(key, ""))
+    def find(self, client: str, key: str) -> Lease | None:
+        """The live lease that a client's request key got."""
+        return self.leases.get(self._by_key.get((client, key), ""))
+
+    def count_of(self, client: str) -> int:
+        """How many leases the client has."""
+        return self._count[client]
 
     def restore(self, lease: Lease) -> None:
         """Take back a lease that the store remembers; its instances were added as leased."""
@@ -297,7 +307,8 @@ class Pool:
         lease = self.leases[lease_id]
         ended = replace(lease, state=LEASE.after(lease.state, event))
         del self.leases[lease_id]
-        self._by_key.pop(lease.key, None)
+        self._by_key.pop((lease.client, lease.key), None)
+        self._count[lease.client] -= 1
         for grant in lease.grants:
             plan = self.services.get(grant.service)
             dirty = plan is None or plan.restart or self.instances[grant.port].dirty
@@ -311,5 +322,6 @@ class Pool:
 
     def _remember(self, lease: Lease) -> None:
         self.leases[lease.id] = lease
+        self._count[lease.client] += 1
         if lease.key:
-            self._by_key[lease.key] = lease.id
+            self._by_key[lease.client, lease.key] = lease.id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from socketpool.core.clients import OPERATOR
 from socketpool.core.lifecycle import InstanceState, LeaseState
 
 
@@ -78,4 +79,5 @@ class Lease:
     expires: float
     until: float
     key: str = ""
+    client: str = OPERATOR
     state: LeaseState = LeaseState.ACTIVE

@@ -23,7 +23,7 @@ from socketpool.config.models import DEFAULT_PORTS, LeaseSettings
 from socketpool.config.settings import Settings, read_service, shipped_catalogue
 from socketpool.config.statedir import StateDir
 from socketpool.errors import ConfigError
-from socketpool.rsi import workspace
+from socketpool.rsi.fence import Fence
 from socketpool.rsi.tokens import LeaseClaim, LeaseTokens, ensure_secret
 from socketpool.supervision import launch
 from socketpool.supervision.files import service_spec
@@ -101,7 +101,7 @@ class Instance:
         """Start it; `output` tells when it listens."""
         self._clear()
         claim = LeaseClaim(LEASE, time.time_ns())
-        workspace.create(self._state.workspaces, claim, [self._listen.port])
+        Fence.create(self._state.fence).admit([self._listen.port], claim.generation)
         token = LeaseTokens(ensure_secret(self._state.lease_key)).sign(claim)
         self._write(self.token_file, token + "\n")
         self._write(self._state.supervisord_pid, str(os.getpid()))

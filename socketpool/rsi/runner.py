@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from socketpool.logs import log_to_stderr
 from socketpool.rsi.executable import ExecutableVendor
+from socketpool.rsi.fence import Fence
 from socketpool.rsi.service import ServiceServer, SessionLimits
 from socketpool.rsi.sessionprocess import run_session
 from socketpool.rsi.slots import Slots
@@ -65,6 +66,7 @@ class Runner:
             self._service = load_class(Path(spec["folder"]), sdk["file"], sdk["class"])
         else:
             self._service = partial(ExecutableVendor, spec=spec)
+        self._fence = Fence.open(Path(spec["fence"]))
         self._tokens = LeaseTokens(read_secret(Path(spec["lease_key"])))
         self._sessions: dict[int, float] = {}  # pid -> monotonic second at which it is killed
         self._slots = Slots(spec["limits"]["sessions"])
@@ -165,6 +167,7 @@ class Runner:
                 service=self._service,
                 tokens=self._tokens,
                 workspaces=Path(self._spec["workspaces"]),
+                fence=self._fence,
                 port=self._port,
                 limits=self._limits,
                 slots=self._slots,

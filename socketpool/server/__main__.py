@@ -52,10 +52,11 @@ async def _serve(settings: Settings, state: StateDir, listener: socket.socket) -
         Supervisor(state.supervisor_socket),
         SqliteLeaseStore(state.store),
         LeaseTokens(read_secret(state.lease_key)),
+        read_secret(state.token),
     )
     server = uvicorn.Server(
         uvicorn.Config(
-            make_app(keeper, read_secret(state.token)),
+            make_app(keeper),
             loop="none",
             http=BoundedHttp,
             ws="none",

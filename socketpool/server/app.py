@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Request, Response, Security
@@ -16,11 +16,13 @@ from starlette.exceptions import HTTPException
 
 import socketpool
 from socketpool.config.fields import EVERYWHERE
+from socketpool.core.clients import OPERATOR
 from socketpool.errors import ConfigError, NoCapacity, SocketpoolError, UsageError
+from socketpool.server.asking import Ask, KeyReused, NoSuchLease, ServiceForbidden, ServiceUnknown
 from socketpool.server.drains import NoSuchTarget
-from socketpool.server.guard import Guard, problem
-from socketpool.server.leases import Ask, KeyReused, NoSuchLease, ServiceUnknown
-from socketpool.server.operations import operation_routes
+from socketpool.server.guard import CLIENT, Guard, problem
+from socketpool.server.hotroute import HotRoute
+from socketpool.server.operations import OperatorOnly, operation_routes
 from socketpool.server.schema import (
     GrantedLease,
     InstanceView,
@@ -30,14 +32,16 @@ from socketpool.server.schema import (
     Problem,
     Readiness,
     ServiceView,
+    StoryView,
 )
 from socketpool.store.contract import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator
 
     from socketpool.core.records import Lease
     from socketpool.server.keeper import Keeper
+    from socketpool.server.stories import Story
 
 SHOWS_TOKEN = Security(HTTPBearer(auto_error=False, description="the pool's API token"))
 """Only describes: `Guard` has checked the token before any route is looked for."""
@@ -45,6 +49,8 @@ SHOWS_TOKEN = Security(HTTPBearer(auto_error=False, description="the pool's API 
 LeaseId = Annotated[str, PathParameter(max_length=64)]
 
 STATUS: dict[type[SocketpoolError], int] = {
+    ServiceForbidden: 403,
+    OperatorOnly: 403,
     ServiceUnknown: 404,
     NoSuchLease: 404,
     NoSuchTarget: 404,
@@ -58,13 +64,7 @@ STATUS: dict[type[SocketpoolError], int] = {
 RETRY_AFTER_SECONDS = 5
 
 
-class ClientGone(SocketpoolError):
-    """The client hung up; nobody reads this answer."""
-
-    code = "client-gone"
-
-
-def make_app(keeper: Keeper, token: str) -> FastAPI:
+def make_app(keeper: Keeper) -> FastAPI:
     """The application; its lifetime is the keeper's."""
 
     @asynccontextmanager
@@ -83,63 +83,84 @@ def make_app(keeper: Keeper, token: str) -> FastAPI:
         lifespan=lifespan,
         swagger_ui_oauth2_redirect_url="/docs/oauth2-redirect",
     )
-    app.add_middleware(Guard, token=token)
+    app.add_middleware(Guard, client_of=keeper.client_of)
     app.add_exception_handler(SocketpoolError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
-    app.include_router(_lease_routes(keeper))
+    _add_lease_routes(app, keeper)
     app.include_router(_view_routes(keeper))
     app.include_router(operation_routes(keeper, [SHOWS_TOKEN]))
     app.include_router(_health_routes(keeper))
     return app
 
 
-def _lease_routes(keeper: Keeper) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["leases"], dependencies=[SHOWS_TOKEN])
+def _add_lease_routes(app: FastAPI, keeper: Keeper) -> None:
     problems: dict[int | str, dict[str, Any]] = {
-        status: {"model": Problem} for status in (401, 404, 409, 422, 503)
+        status: {"model": Problem} for status in (401, 403, 404, 409, 422, 503)
     }
 
-    @router.post("/leases", status_code=201, responses=problems)
     async def create_lease(ask: LeaseRequest, request: Request) -> GrantedLease:
         """Lease one instance of each named service, all or nothing, in the order asked."""
         ttl = ask.ttl if ask.ttl is not None else keeper.settings.lease.ttl
-        wanted = keeper.leases.acquire(Ask(tuple(ask.services), ttl, ask.key, ask.wait))
-        lease = await _unless_gone(request, wanted)
-        view = _view(keeper, lease, _services_host(keeper, request))
-        return GrantedLease(**view.model_dump(), token=keeper.leases.token(lease))
+        lease = await keeper.leases.acquire(
+            Ask(tuple(ask.services), ttl, ask.key, ask.wait, request.scope[CLIENT]),
+            partial(_disconnected, request),
+        )
+        return GrantedLease(
+            token=keeper.leases.token(lease), **_facts(keeper, lease, _host(keeper, request))
+        )
 
-    @router.get("/leases", responses={401: problems[401]})
     async def list_leases(request: Request) -> list[LeaseView]:
-        """All live leases, without their tokens."""
-        host = _services_host(keeper, request)
-        return [_view(keeper, lease, host) for lease in keeper.leases.live()]
+        """All live leases of the client, without their tokens; with the pool's own token, all."""
+        host = _host(keeper, request)
+        live = keeper.leases.live(request.scope[CLIENT])
+        return [LeaseView(**_facts(keeper, lease, host)) for lease in live]
 
-    @router.get("/leases/{lease_id}", responses=problems)
     async def show_lease(lease_id: LeaseId, request: Request) -> LeaseView:
         """One live lease, without its token."""
-        return _view(keeper, keeper.leases.get(lease_id), _services_host(keeper, request))
+        lease = keeper.leases.get(lease_id, request.scope[CLIENT])
+        return LeaseView(**_facts(keeper, lease, _host(keeper, request)))
 
-    @router.post("/leases/{lease_id}/renew", responses=problems)
+    async def explain_lease(reference: LeaseId, request: Request) -> StoryView:
+        """What was asked, waited and granted under the id of a lease, or why it was refused."""
+        return _story(keeper.leases.stories.find(reference), request.scope[CLIENT])
+
     async def renew_lease(lease_id: LeaseId, request: Request) -> LeaseView:
         """Give the lease another time to live, within its maximum age."""
-        return _view(keeper, keeper.leases.renew(lease_id), _services_host(keeper, request))
+        lease = keeper.leases.renew(lease_id, request.scope[CLIENT])
+        return LeaseView(**_facts(keeper, lease, _host(keeper, request)))
 
-    @router.delete("/leases/{lease_id}", status_code=204, responses=problems)
-    async def release_lease(lease_id: LeaseId) -> Response:
+    async def release_lease(lease_id: LeaseId, request: Request) -> None:
         """End the lease: its workspace is wiped and its instances go back to the pool."""
-        await keeper.leases.release(lease_id)
-        return Response(status_code=204)
+        keeper.leases.release(lease_id, request.scope[CLIENT])
 
-    return router
+    for method, path, endpoint, status in (
+        ("POST", "/v1/leases", create_lease, 201),
+        ("DELETE", "/v1/leases/{lease_id}", release_lease, 204),
+        ("POST", "/v1/leases/{lease_id}/renew", renew_lease, 200),
+        ("GET", "/v1/leases", list_leases, 200),
+        ("GET", "/v1/leases/{lease_id}", show_lease, 200),
+        ("GET", "/v1/leases/{reference}/story", explain_lease, 200),
+    ):
+        app.router.add_api_route(
+            path,
+            endpoint,
+            methods=[method],
+            status_code=status,
+            tags=["leases"],
+            dependencies=[SHOWS_TOKEN],
+            responses=problems,
+            route_class_override=HotRoute if method != "GET" else None,
+        )
 
 
 def _view_routes(keeper: Keeper) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["pool"], dependencies=[SHOWS_TOKEN])
 
     @router.get("/services")
-    async def list_services() -> list[ServiceView]:
-        """The catalogue."""
+    async def list_services(request: Request) -> list[ServiceView]:
+        """The catalogue, as far as it is for the client."""
+        may_lease = keeper.client(request.scope[CLIENT]).may_lease
         return [
             ServiceView(
                 service=service.name,
@@ -150,12 +171,15 @@ def _view_routes(keeper: Keeper) -> APIRouter:
                 instances=keeper.count(service.name),
             )
             for service in keeper.settings.services.values()
+            if may_lease(service.name)
         ]
 
     @router.get("/instances")
-    async def list_instances() -> list[InstanceView]:
-        """Every instance by service and port."""
-        holder = {g.port: lease.id for lease in keeper.pool.leases.values() for g in lease.grants}
+    async def list_instances(request: Request) -> list[InstanceView]:
+        """Every instance by service and port; for a named client, those of its own leases."""
+        client = request.scope[CLIENT]
+        leases = keeper.leases.live(client)
+        holder = {grant.port: lease.id for lease in leases for grant in lease.grants}
         return [
             InstanceView(
                 instance=i.name,
@@ -168,6 +192,7 @@ def _view_routes(keeper: Keeper) -> APIRouter:
                 last_words=keeper.instances.last_words.get(i.port, []),
             )
             for i in sorted(keeper.pool.instances.values(), key=lambda i: (i.service, i.port))
+            if client == OPERATOR or i.port in holder
         ]
 
     return router
@@ -191,42 +216,53 @@ def _health_routes(keeper: Keeper) -> APIRouter:
     return router
 
 
-async def _unless_gone(request: Request, wanted: Coroutine[Any, Any, Lease]) -> Lease:
-    """Wait as long as the client does: one that has hung up must not be granted anything."""
-    task = asyncio.create_task(wanted)
-    gone = asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
-            raise ClientGone("the client did not wait for its lease")
-        return await task
-    finally:
-        task.cancel()
-        gone.cancel()
-
-
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-def _view(keeper: Keeper, lease: Lease, host: str) -> LeaseView:
-    return LeaseView(
-        lease=lease.id,
-        ttl=lease.ttl,
-        expires_in=keeper.seconds_left(lease),
-        created=keeper.leases.created(lease),
-        services=[
+def _facts(keeper: Keeper, lease: Lease, host: str) -> dict[str, Any]:
+    """The fields of a `LeaseView`."""
+    return {
+        "lease": lease.id,
+        "ttl": lease.ttl,
+        "expires_in": keeper.seconds_left(lease),
+        "created": keeper.leases.created(lease),
+        "services": [
             LeasedService(
                 service=grant.service,
                 host=host,
                 port=grant.port,
                 instance=grant.instance,
-                client=keeper.client_of(grant.service),
+                client=keeper.portion_of(grant.service),
             )
             for grant in lease.grants
         ],
+    }
+
+
+def _story(story: Story | None, client: str) -> StoryView:
+    if story is None or client not in {OPERATOR, story.ask.client}:
+        raise NoSuchLease(
+            "nothing is known of that lease or refusal, or not any more",
+            hint="the pool server remembers the latest; its log goes further back",
+        )
+    lease = story.lease
+    return StoryView(
+        client=story.ask.client,
+        services=list(story.ask.services),
+        ttl=story.ask.ttl if lease is None else lease.ttl,
+        wait=story.ask.wait,
+        asked=story.asked,
+        ahead=story.ahead,
+        decided=story.decided,
+        refusal=story.refusal,
+        lease=None if lease is None else lease.id,
+        generation=None if lease is None else lease.generation,
+        instances=[] if lease is None else [grant.instance for grant in lease.grants],
+        renewals=story.renewals,
+        ended=story.ended or None,
+        how=story.how,
     )
 
 
@@ -242,7 +278,7 @@ def _reached_host(request: Request) -> str:
     return str(mapped or address)
 
 
-def _services_host(keeper: Keeper, request: Request) -> str:
+def _host(keeper: Keeper, request: Request) -> str:
     """Where the services of a lease are for this client."""
     configured = keeper.settings.services_host
     if configured in {keeper.settings.listen.host, *EVERYWHERE}:

@@ -27,13 +27,13 @@ class Journal:
         self._worker: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
 
-    async def write(self, change: Change) -> None:
-        """Return when the change is durable; raises :class:`StoreError`."""
+    def write(self, change: Change) -> asyncio.Future[None]:
+        """A future that is done when the change is durable, or holds a :class:`StoreError`."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending.append((change, done))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._commit_all())
-        await done
+        return done
 
     async def close(self) -> None:
         """Finish what was given, then close the store."""

@@ -11,13 +11,17 @@ from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
+from socketpool.config.clients import token_hash
 from socketpool.core.backoff import Backoff
+from socketpool.core.clients import OPERATOR, Client
 from socketpool.core.pool import Pool
 from socketpool.errors import NoCapacity, SocketpoolError
+from socketpool.rsi.fence import Fence
 from socketpool.server.instances import InstanceKeeper
 from socketpool.server.journal import Journal
-from socketpool.server.leases import LeaseKeeper, live_leases
+from socketpool.server.leases import LeaseKeeper
 from socketpool.server.reconcile import Reconciler
+from socketpool.server.recovery import empty_trash, live_leases, sweep, workspaces_on_disk
 from socketpool.server.reload import Reloaded, read_again
 from socketpool.store.contract import Forget
 
@@ -36,6 +40,8 @@ SIZE_BEAT = 1.0
 
 BREATH = 0.02
 """Seconds between such looks when there is a reason for each; leases come by the thousand."""
+EXPIRY_BEAT = 0.25
+"""Seconds between looks for leases that have run out."""
 
 log = logging.getLogger("socketpool.server")
 
@@ -50,6 +56,7 @@ class Keeper:
         supervisor: Supervisor,
         store: LeaseStore,
         tokens: LeaseTokens,
+        token: str,
     ) -> None:
         self.settings = settings
         self.pool = Pool(
@@ -67,12 +74,18 @@ class Keeper:
         self._short = asyncio.Event()
         self._warmed_up = asyncio.Event()
         self._journal = Journal(store)
+        self._fence = Fence.create(state.fence)
+        self._operator_hash = token_hash(token)
+        self._clients: dict[str, Client] = {}
+        self._know_clients(settings)
         self.leases = LeaseKeeper(
             self.pool,
             state,
             self._journal,
+            self._fence,
             tokens,
             settings.lease,
+            self._clients,
             wanted=self._on_wanted,
             refusal=self._refusal,
         )
@@ -97,7 +110,7 @@ class Keeper:
             asyncio.create_task(self.instances.keep()),
             asyncio.create_task(self.instances.prober.keep()),
             asyncio.create_task(self.reconciler.keep()),
-            asyncio.create_task(self.leases.keep()),
+            asyncio.create_task(self._reclaim()),
             asyncio.create_task(self._keep_size()),
             asyncio.create_task(self._become_ready()),
         ]
@@ -114,6 +127,14 @@ class Keeper:
             self.instances.close()
             await self._journal.close()
 
+    def client_of(self, token: str) -> str | None:
+        """The name of the client whose token it is; None when it is nobody's."""
+        return self._client_by_hash.get(token_hash(token))
+
+    def client(self, name: str) -> Client:
+        """What the named client may do."""
+        return self._clients.get(name) or Client(OPERATOR)
+
     def count(self, service: str) -> dict[str, int]:
         """How many instances of a service are in which state."""
         states = (i.state for i in self.pool.instances.values() if i.service == service)
@@ -126,7 +147,7 @@ class Keeper:
     async def _recover(self) -> None:
         processes = self._supervisor.processes()
         records, self.pool.generation = self._store.load()
-        live = live_leases(records, processes, self._state)
+        live = live_leases(records, processes, self._fence)
         kept = {record.id for record in live}
         self._store.commit([Forget(r.id) for r in records if r.id not in kept])
         leased = {grant.port for record in live for grant in record.grants}
@@ -147,7 +168,7 @@ class Keeper:
         """For a signal: reload, and tell the log what came of it."""
         self._reload_task = asyncio.create_task(self._reload_and_log())
 
-    def client_of(self, service: str) -> str | None:
+    def portion_of(self, service: str) -> str | None:
         """The client portion of a service; None for one that a reload has taken away, too."""
         known = self.settings.services.get(service)
         return None if known is None else known.client
@@ -166,10 +187,17 @@ class Keeper:
         self.pool.port_rest = settings.instances.port_rest
         self.pool.configure(service.plan() for service in settings.services.values())
         self.leases.limits = settings.lease
+        self._know_clients(settings)
         self.instances.backoff = _backoff(settings)
         self.instances.serve(settings.services, new.changed)
         self.leases.serve_waiting()
         self._short.set()
+
+    def _know_clients(self, settings: Settings) -> None:
+        """The clients of these settings are let in; of others, leases and requests may live on."""
+        self._clients |= {name: client.named(name) for name, client in settings.clients.items()}
+        self._client_by_hash = {client.token: name for name, client in settings.clients.items()}
+        self._client_by_hash[self._operator_hash] = OPERATOR
 
     def _refusal(self, service: str) -> NoCapacity | None:
         """Why waiting for a service makes no sense, if it doesn't."""
@@ -195,6 +223,18 @@ class Keeper:
     def _on_changed(self) -> None:
         self.leases.serve_waiting()
         self._short.set()
+
+    async def _reclaim(self) -> None:
+        """Reclaim for ever what is not renewed in time, and delete what leases left behind."""
+        while True:
+            self.leases.expire()
+            try:
+                found = await asyncio.to_thread(workspaces_on_disk, self._state)
+                sweep(self._state, found, self.pool.leases.__contains__)
+                await asyncio.to_thread(empty_trash, self._state)
+            except OSError as error:  # no descriptors or no disk, for a moment
+                log.warning("reclaiming failed", extra={"error": str(error)})
+            await asyncio.sleep(EXPIRY_BEAT)
 
     async def _keep_size(self) -> None:
         """Grow at once for those who wait; ahead of demand, and shrink, on a slow beat."""

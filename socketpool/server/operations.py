@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from socketpool.core.clients import OPERATOR
+from socketpool.errors import NotAuthorised
+from socketpool.server.guard import CLIENT
 from socketpool.server.schema import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from socketpool.server.keeper import Keeper
+
+
+class OperatorOnly(NotAuthorised):
+    """A named client asks for what is the operator's."""
+
+    code = "operator-only"
 
 
 class ForeignListener(BaseModel):
@@ -63,10 +72,12 @@ class ReloadView(BaseModel):
 
 
 def operation_routes(keeper: Keeper, dependencies: Sequence[Any]) -> APIRouter:
-    """Routes under ``/v1``; ``dependencies`` describe how they are protected."""
-    router = APIRouter(prefix="/v1", tags=["operation"], dependencies=dependencies)
+    """Routes under ``/v1`` for the operator; ``dependencies`` describe how all are protected."""
+    router = APIRouter(
+        prefix="/v1", tags=["operation"], dependencies=[*dependencies, Depends(_check_operator)]
+    )
     problems: dict[int | str, dict[str, Any]] = {
-        status: {"model": Problem} for status in (401, 404, 422)
+        status: {"model": Problem} for status in (401, 403, 404, 422)
     }
     drains = keeper.instances.drains
 
@@ -105,3 +116,10 @@ def operation_routes(keeper: Keeper, dependencies: Sequence[Any]) -> APIRouter:
         )
 
     return router
+
+
+def _check_operator(request: Request) -> None:
+    if request.scope[CLIENT] != OPERATOR:
+        raise OperatorOnly(
+            "this is for the pool's operator", hint="use the token of the pool's state directory"
+        )

@@ -82,6 +82,7 @@ def service_spec(settings: Settings, state: StateDir, service: Service) -> dict[
         spec["sdk"] = service.sdk.model_dump(by_alias=True)
         spec["lease_key"] = str(state.lease_key)
         spec["workspaces"] = str(state.workspaces)
+        spec["fence"] = str(state.fence)
         spec["alive"] = str(state.alive)
     return spec
 

@@ -25,6 +25,7 @@ from socketpool.client.api import ClientLease, Leased
 from socketpool.client.roundtrip import RoundTrip, Summary, Wishes
 from socketpool.errors import NoCapacity, NotAuthorised, ServiceFailed, TimedOut, UsageError
 from socketpool.rsi import workspace as workspaces_of
+from socketpool.rsi.fence import Fence
 from socketpool.rsi.tokens import LeaseClaim, LeaseTokens, read_secret
 from socketpool.supervision import conf, launch
 from socketpool.supervision.listeners import Listeners
@@ -75,6 +76,7 @@ class InProcessPool:
         with ExitStack() as stack:
             self._state = stack.enter_context(private_state())
             self._state.check()
+            self._fence = Fence.create(self._state.fence)
             self._tokens = LeaseTokens(read_secret(self._state.lease_key))
             self._messages = stack.enter_context(closing(ReadyMessages(self._state.notify_socket)))
             # The kernel ends a child with the *thread* that started it: one that stays.
@@ -149,7 +151,7 @@ class InProcessPool:
             self._generation += 1
             claim = LeaseClaim(secrets.token_hex(8), self._generation)
             self._leases[claim.lease] = wanted
-        workspaces_of.create(self._state.workspaces, claim, [i.port for i in wanted])
+        self._fence.admit([i.port for i in wanted], claim.generation)
         return ClientLease(
             lease=claim.lease,
             token=self._tokens.sign(claim),
@@ -171,6 +173,7 @@ class InProcessPool:
         """End a lease and its workspace, and restart its plain programs; raises NotAuthorised."""
         held = self._held(lease_id)
         del self._leases[lease_id]
+        self._fence.bar(i.port for i in held)
         workspaces_of.discard(self._state.workspaces, self._state.trash, lease_id)
         for path in self._state.trash.glob(f"{lease_id}.*"):
             shutil.rmtree(path, ignore_errors=True)

@@ -26,6 +26,7 @@ from socketpool.errors import ConfigError, SocketpoolError
 from socketpool.rsi import workspace as workspaces_of
 from socketpool.rsi.blocks import send_file_block
 from socketpool.rsi.executable import ExecutableVendor
+from socketpool.rsi.fence import Fence, Tenure
 from socketpool.rsi.filesource import OpenFile
 from socketpool.rsi.frames import ConnectionCut
 from socketpool.rsi.runner import load_class
@@ -154,7 +155,8 @@ class _Run:
         self._state = state
         self._claim = LeaseClaim("0" * 16, 1)
         self._tokens = LeaseTokens(read_secret(state.lease_key))
-        workspaces_of.create(state.workspaces, self._claim, [PORT])
+        self._tenure = Tenure(Fence.create(state.fence), PORT, self._claim.generation)
+        self._tenure.fence.admit([PORT], self._claim.generation)
 
     def converse(
         self, service: ServiceFactory, portion: Portion, limits: SessionLimits
@@ -196,7 +198,7 @@ class _Run:
         try:
             connection.settimeout(PATIENCE_SECONDS)
             claim = self._tokens.verify(read_greeting(connection))
-            workspace = workspaces_of.enter(self._state.workspaces, claim, PORT)
+            workspace = workspaces_of.enter(self._state.workspaces, claim, self._tenure)
             send_event(connection, "ready", session_time=limits.session_time)
             detail = service(connection, workspace, limits).run()
             send_event(connection, "done", detail=detail)
@@ -206,8 +208,7 @@ class _Run:
             _tell(connection, error)
             return error
         except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the client, and returned
-            root = self._state.workspaces / self._claim.lease
-            _tell(connection, verdict(cast("Any", error), root, self._claim.lease))
+            _tell(connection, verdict(cast("Any", error), self._tenure, self._claim.lease))
             return error
         return None
 

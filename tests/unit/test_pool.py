@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from socketpool.core.clients import OPERATOR
 from socketpool.core.lifecycle import INSTANCE, InstanceEvent, InstanceState, LeaseEvent
 from socketpool.core.pool import EXITS_BEFORE_FAILED, Exhausted, Pool, UnknownService
 from socketpool.core.ports import PortRange
@@ -79,7 +80,7 @@ class PoolMachine(RuleBasedStateMachine):
         key=st.sampled_from(["", "", "a", "b", "c"]),
     )
     def ask_for_a_lease(self, names: list[str], ttl: float, key: str) -> None:
-        known = self.pool.find(key)
+        known = self.pool.find(OPERATOR, key)
         before = (dict(self.pool.instances), dict(self.pool.leases), self.pool.generation)
         lacking = [name for name in names if not self.pool.idle_count(name)]
         if lacking and known is None:
@@ -127,7 +128,7 @@ class PoolMachine(RuleBasedStateMachine):
             wanted = InstanceState.RECYCLING if must_restart else InstanceState.IDLE
             assert self.pool.instances[grant.port].state is wanted
         if lease.key:
-            assert self.pool.find(lease.key) is None
+            assert self.pool.find(OPERATOR, lease.key) is None
 
     @invariant()
     def an_instance_is_leased_exactly_when_one_lease_has_it(self) -> None:
@@ -158,7 +159,7 @@ class PoolMachine(RuleBasedStateMachine):
         keys = [lease.key for lease in self.pool.leases.values() if lease.key]
         assert len(keys) == len(set(keys))
         for lease in self.pool.leases.values():
-            assert not lease.key or self.pool.find(lease.key) is lease
+            assert not lease.key or self.pool.find(OPERATOR, lease.key) is lease
 
 
 TestPoolMachine = PoolMachine.TestCase
@@ -209,10 +210,10 @@ def test_after_a_key_s_lease_ended_the_key_gets_a_new_one() -> None:
 
 def test_leases_without_a_key_have_nothing_to_do_with_each_other() -> None:
     pool = pool_with(up=2)
-    assert pool.find("") is None
+    assert pool.find(OPERATOR, "") is None
     first, second = (pool.grant(["up"], ttl=1, key="", now=0) for _ in range(2))
     assert first.id != second.id
-    assert pool.find("") is None
+    assert pool.find(OPERATOR, "") is None
 
 
 @pytest.mark.parametrize("what", ["renew", "end"])
