@@ -109,6 +109,11 @@ class Pool:
             by_service[instance["service"]].append(instance)
         return by_service
 
+    def access(self) -> tuple[str, int, str]:
+        """Host and port at which the pool server is reached from here, and the API token."""
+        listen = self._settings.listen
+        return _reachable(listen.host), listen.port, read_secret(self._state.token)
+
     def wait(self) -> None:
         """Return when supervisord has ended."""
         if self._process is not None:
