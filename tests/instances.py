@@ -79,6 +79,7 @@ def running_instance(
         "sdk": {"file": code.name, "class": name, "executable": None},
         "lease_key": str(folder / "key"),
         "workspaces": str(workspaces),
+        "alive": str(folder),
         "fence": str(folder / "fence"),
         "limits": {"sessions": 8, "session_time": 60.0, "archive_size": 4 << 30} | limits,
     }

@@ -12,6 +12,7 @@ from socketpool.cli.base import HELP_NAMES, HowtoGroup, run
 from socketpool.cli.doctor import doctor
 from socketpool.cli.explain import explain
 from socketpool.cli.lease import lease, leases, release, renew
+from socketpool.cli.operations import check, drain, reload
 from socketpool.cli.run import run as run_program
 from socketpool.cli.server import serve
 from socketpool.cli.service import service
@@ -26,8 +27,9 @@ def command() -> None:
 
 
 for subcommand in (
-    *(serve, status, services, lease, leases, renew, release, explain),
-    *(run_program, doctor, plan, archive, service, token),
+    *(serve, check, doctor, status, services, drain, reload),
+    *(lease, leases, renew, release, explain, run_program),
+    *(plan, archive, service, token),
 ):
     command.add_command(subcommand)
 

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from socketpool.client.dial import Deadline, dial_tcp
 from socketpool.config.fields import DEFAULT_URL, check_host, check_url
 from socketpool.errors import (
+    ConfigError,
     NoCapacity,
     NotAuthorised,
     PoolUnreachable,
@@ -34,6 +35,9 @@ MAX_ANSWER_BYTES = 16 << 20
 _BY_CODE: dict[str, type[SocketpoolError]] = {
     "unknown-service": UsageError,
     "usage": UsageError,
+    "no-such-target": UsageError,
+    "operator-only": NotAuthorised,
+    "configuration": ConfigError,
     "key-reused": UsageError,
     "no-capacity": NoCapacity,
     "quota-exceeded": NoCapacity,
@@ -81,6 +85,21 @@ class CatalogueEntry(_Answer):
 
     service: str
     client: str | None = None
+
+
+class Drained(_Answer):
+    """How far a drain is: what is still leased, and whether all has come to rest."""
+
+    leased: int
+    stopped: bool
+
+
+class Reloaded(_Answer):
+    """The services that are not as they were before a reload."""
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
 
 
 class _Renewed(_Answer):
@@ -155,6 +174,22 @@ class PoolClient:
     def instances(self) -> list[dict[str, Any]]:
         """All instances."""
         return list(self._request("GET", "/v1/instances"))
+
+    def pool(self) -> dict[str, Any]:
+        """What concerns the pool as a whole."""
+        return dict(self._request("GET", "/v1/pool"))
+
+    def drain(self, target: str, *, undo: bool = False) -> Drained:
+        """Drain a service, an instance or (empty) the pool, or take that back.
+
+        Asked again it tells how far that is.  Raises UsageError for a target that isn't there.
+        """
+        answer = self._request("POST", "/v1/drain", {"target": target, "undo": undo})
+        return self._shape(Drained, answer)
+
+    def reload(self) -> Reloaded:
+        """Have the pool read its file again; raises ConfigError when it refuses the file."""
+        return self._shape(Reloaded, self._request("POST", "/v1/reload"))
 
     def check_alive(self) -> None:
         """Raise PoolUnreachable unless a pool server answers; shows no token."""

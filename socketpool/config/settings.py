@@ -21,6 +21,7 @@ from socketpool.config.fields import (
     check_service_name,
 )
 from socketpool.config.models import (
+    InstanceSettings,
     LeaseSettings,
     PoolFile,
     PoolSection,
@@ -57,18 +58,30 @@ class Service(ServiceFile):
             warm=self.warm,
             most=self.max,
             restart=self.sdk is None,
-            start_limit=self.readiness.timeout,
+            start_limit=self.readiness.start,
             notifies=self.notifies,
         )
+
+
+class Source(Strict):
+    """Where settings come from: a pool's file (or range), and an address that wins over it.
+
+    A file's path is absolute, so that any process of the pool can read it again.
+    """
+
+    target: str
+    listen: Listen | None = None
 
 
 class Settings(Strict):
     """Everything that a pool is told by configuration."""
 
+    source: Source | None = None
     listen: Listen
     services_host: str
     ports: Ports
     lease: LeaseSettings
+    instances: InstanceSettings = InstanceSettings()
     services: dict[str, Service]
     clients: dict[str, ClientSettings] = Field(default_factory=dict)
 
@@ -106,14 +119,17 @@ def load_settings(
             ) from None
     else:
         file = load(path, PoolFile)
+    given = Source(target=target if is_range else str(path.absolute()), listen=listen)
     source = "the command line" if is_range else str(path)
     services = _apply_overrides(source, file, _read_catalogue(source, path.parent, file))
     listen = listen or file.pool.listen
     settings = Settings(
+        source=given,
         listen=listen,
         services_host=file.pool.services_host or listen.host,
         ports=file.pool.ports,
         lease=file.pool.lease,
+        instances=file.pool.instances,
         services=services,
         clients=file.clients,
     )

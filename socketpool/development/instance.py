@@ -25,7 +25,7 @@ from socketpool.errors import ConfigError
 from socketpool.rsi.fence import Fence
 from socketpool.rsi.tokens import LeaseClaim, LeaseTokens, ensure_secret
 from socketpool.supervision import launch
-from socketpool.supervision.daemon import service_spec
+from socketpool.supervision.files import service_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ import selectors
 import signal
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ from socketpool.rsi.slots import Slots
 from socketpool.rsi.tokens import LeaseTokens, read_secret
 from socketpool.sockets import listen_on
 from socketpool.supervision.launch import die_with_parent, limit_resources
-from socketpool.supervision.notify import say_ready
+from socketpool.supervision.notify import AliveSocket, say_ready
 
 if TYPE_CHECKING:
     import socket
@@ -82,12 +82,13 @@ class Runner:
         signal.signal(signal.SIGINT, self._stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         become_subreaper()
-        with _listen(self._spec["host"], self._port) as listener:
+        alive = AliveSocket(Path(self._spec["alive"]) / str(self._port))
+        with closing(alive), _listen(self._spec["host"], self._port) as listener:
             gc.freeze()  # keeps the collector from unsharing the pages of every child
             say_ready()
             log.info("listening", extra={"port": self._port, "service": self._spec["name"]})
             while not self._stopping:
-                self._await_event(listener)
+                self._await_event(listener, alive)
                 self._reap()
         deadline = time.monotonic() + DRAIN_SECONDS
         while self._sessions and time.monotonic() < deadline:
@@ -102,13 +103,16 @@ class Runner:
     def _stop(self, _signum: int, _frame: FrameType | None) -> None:
         self._stopping = True
 
-    def _await_event(self, listener: socket.socket) -> None:
+    def _await_event(self, listener: socket.socket, alive: AliveSocket) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_reader, selectors.EVENT_READ)
             selector.register(listener, selectors.EVENT_READ)
+            selector.register(alive, selectors.EVENT_READ)
             for key, _ in selector.select(1.0 if self._sessions else None):
                 if key.fd == self._wake_reader:
                     os.read(self._wake_reader, 512)
+                elif key.fileobj is alive:
+                    alive.answer()
                 else:
                     self._accept(listener)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +69,7 @@ async def _serve(settings: Settings, state: StateDir, listener: socket.socket) -
             timeout_graceful_shutdown=3,
         )
     )
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, keeper.reload_soon)
     await server.serve([listener])
     return 0 if server.started else 1
 

@@ -16,6 +16,7 @@ from socketpool.core.clients import OPERATOR
 from socketpool.server.asking import Ask
 from socketpool.server.guard import CLIENT, Guard
 from socketpool.server.hotroute import HotLane, HotRoute
+from socketpool.server.operations import operation_routes
 from socketpool.server.problems import ON_ERROR
 from socketpool.server.schema import (
     GrantedLease,
@@ -65,6 +66,7 @@ def make_app(keeper: Keeper) -> ASGIApp:
         app.add_exception_handler(error, handler)
     _add_lease_routes(app, keeper)
     app.include_router(_view_routes(keeper))
+    app.include_router(operation_routes(keeper, [SHOWS_TOKEN]))
     app.include_router(_health_routes(keeper))
     return Guard(HotLane(app, ON_ERROR), keeper.client_of)
 
@@ -165,6 +167,8 @@ def _view_routes(keeper: Keeper) -> APIRouter:
                 state=i.state,
                 pid=i.pid,
                 lease=holder.get(i.port),
+                failures=i.failures,
+                last_words=keeper.instances.last_words.get(i.port, []),
             )
             for i in sorted(keeper.pool.instances.values(), key=lambda i: (i.service, i.port))
             if client == OPERATOR or i.port in holder

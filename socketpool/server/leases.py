@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from socketpool.core.clients import OPERATOR
 from socketpool.core.lifecycle import LeaseEvent
-from socketpool.core.pool import Exhausted
+from socketpool.core.pool import Exhausted, UnknownService
 from socketpool.core.records import Lease
 from socketpool.errors import NoCapacity, SocketpoolError, UsageError
 from socketpool.rsi import workspace
@@ -63,7 +63,11 @@ class _Wait(Waiter):
 
 
 class LeaseKeeper:
-    """The leases of one pool.  ``wanted`` is called when instances may have to be added."""
+    """The leases of one pool.
+
+    ``wanted`` is called when instances may have to be added; ``refusal`` says why waiting for a
+    service makes no sense, if it doesn't.
+    """
 
     def __init__(
         self,
@@ -76,6 +80,7 @@ class LeaseKeeper:
         clients: Mapping[str, Client],
         *,
         wanted: Callable[[], None],
+        refusal: Callable[[str], NoCapacity | None] = lambda _: None,
     ) -> None:
         self.queue = WaitQueue()
         self.stories = Stories()
@@ -84,9 +89,10 @@ class LeaseKeeper:
         self._journal = journal
         self._fence = fence
         self._tokens = tokens
-        self._limits = limits
+        self.limits = limits
         self._clients = clients
         self._wanted = wanted
+        self._refusal = refusal
         self._establishing: dict[str, asyncio.Future[None]] = {}  # granted, but not yet durable
         # Lease -> wall-clock second, for display.  Who is not in here was told to nobody yet.
         self._created: dict[str, float] = {}
@@ -96,7 +102,7 @@ class LeaseKeeper:
         """Take back the leases that were found alive; their clients get one time to live."""
         for record in records:
             age = max(0.0, time.time() - record.created)
-            until = now + max(0.0, self._limits.max - age)
+            until = now + max(0.0, self.limits.max - age)
             lease = Lease(
                 id=record.id,
                 generation=record.generation,
@@ -178,7 +184,7 @@ class LeaseKeeper:
                 self._end(lease, LeaseEvent.EXPIRE)
 
     def serve_waiting(self) -> None:
-        """Instances became idle: grant to those who wait."""
+        """Instances became idle or failed: grant to those who wait, or send them away."""
         self.queue.serve()
 
     # -- granting ----------------------------------------------------------------------------
@@ -197,7 +203,7 @@ class LeaseKeeper:
                     f"there are never more than {most} instances of {service}",
                     hint="lease fewer, or ask the operator to raise max",
                 )
-        ttl = min(ask.ttl, self._limits.max)
+        ttl = min(ask.ttl, self.limits.max)
         if ask.client == OPERATOR:
             return ask._replace(ttl=ttl)
         client = self._clients[ask.client]
@@ -226,12 +232,20 @@ class LeaseKeeper:
             return None
 
     def _grant(self, ask: Ask, story: Story) -> Lease:
-        """A lease in memory, on its way into the store; raises Exhausted or QuotaExceeded."""
+        """A lease in memory, on its way into the store.
+
+        Raises Exhausted, NoCapacity when it makes no sense to wait for more, or QuotaExceeded.
+        """
         if ask.client != OPERATOR:
             self._check_quota(self._clients[ask.client])
-        lease = self._pool.grant(
-            ask.services, ttl=ask.ttl, key=ask.key, client=ask.client, now=_now()
-        )
+        try:
+            lease = self._pool.grant(
+                ask.services, ttl=ask.ttl, key=ask.key, client=ask.client, now=_now()
+            )
+        except (Exhausted, UnknownService):
+            for refused in filter(None, map(self._refusal, ask.services)):
+                raise refused from None
+            raise
         record = LeaseRecord(
             lease.id,
             lease.generation,
@@ -320,9 +334,6 @@ class LeaseKeeper:
                     f"client {ask.client!r} has {most} requests waiting, as many as it may have",
                     hint="wait for them, or ask the pool's operator for a larger quota",
                 )
-        for service in ask.services:
-            if self._pool.all_failed(service):
-                raise self._all_failed(service)
         waiting = _Wait(
             ask.services,
             ask.client,
@@ -336,20 +347,10 @@ class LeaseKeeper:
         return waiting
 
     def _no_capacity(self, ask: Ask, story: Story) -> NoCapacity:
-        for service in ask.services:
-            if self._pool.all_failed(service):
-                return self._all_failed(service)
         return NoCapacity(
             f"nothing became free within {ask.wait:g} s for: {', '.join(ask.services)} "
             f"(requests waiting before this one: {story.ahead or 0})",
             hint="try again later, wait longer, or ask the operator to raise max",
-        )
-
-    @staticmethod
-    def _all_failed(service: str) -> NoCapacity:
-        return NoCapacity(
-            f"every instance of {service} has failed to start",
-            hint="the pool's operator finds why in its logs (socketpool status)",
         )
 
     # -- ending ------------------------------------------------------------------------------

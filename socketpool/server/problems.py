@@ -8,7 +8,7 @@ from fastapi import Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from socketpool.errors import NoCapacity, SocketpoolError, UsageError
+from socketpool.errors import ConfigError, NoCapacity, SocketpoolError, UsageError
 from socketpool.server.asking import (
     KeyReused,
     NoSuchLease,
@@ -16,7 +16,9 @@ from socketpool.server.asking import (
     ServiceForbidden,
     ServiceUnknown,
 )
+from socketpool.server.drains import NoSuchTarget
 from socketpool.server.guard import problem
+from socketpool.server.operations import OperatorOnly
 from socketpool.store.contract import StoreError
 
 if TYPE_CHECKING:
@@ -24,10 +26,13 @@ if TYPE_CHECKING:
 
 STATUS: dict[type[SocketpoolError], int] = {
     ServiceForbidden: 403,
+    OperatorOnly: 403,
     ServiceUnknown: 404,
     NoSuchLease: 404,
+    NoSuchTarget: 404,
     KeyReused: 409,
     UsageError: 422,
+    ConfigError: 422,
     QuotaExceeded: 429,
     NoCapacity: 503,
     StoreError: 503,

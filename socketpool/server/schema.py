@@ -96,6 +96,8 @@ class InstanceView(BaseModel):
     state: str
     pid: int
     lease: str | None
+    failures: int = Field(description="how often it failed since it last worked for long")
+    last_words: list[str] = Field(description="the end of its log when it failed")
 
 
 class Readiness(BaseModel):

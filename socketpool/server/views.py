@@ -6,7 +6,7 @@ import ipaddress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from socketpool.config.fields import EVERYWHERE
+from socketpool.config.fields import DEFAULT_URL, EVERYWHERE
 from socketpool.core.clients import OPERATOR
 from socketpool.server.asking import NoSuchLease
 from socketpool.server.schema import LeasedService, StoryView
@@ -14,7 +14,7 @@ from socketpool.server.schema import LeasedService, StoryView
 if TYPE_CHECKING:
     from fastapi import Request
 
-    from socketpool.core.records import Lease
+    from socketpool.core.records import Grant, Lease
     from socketpool.server.keeper import Keeper
     from socketpool.server.stories import Story
 
@@ -26,18 +26,20 @@ def lease_facts(keeper: Keeper, lease: Lease, host: str) -> dict[str, Any]:
         "ttl": lease.ttl,
         "expires_in": keeper.seconds_left(lease),
         "created": keeper.leases.created(lease),
-        "services": [
-            LeasedService(
-                service=grant.service,
-                host=host,
-                port=grant.port,
-                instance=grant.instance,
-                client=keeper.settings.services[grant.service].client,
-                url=keeper.settings.services[grant.service].url,
-            )
-            for grant in lease.grants
-        ],
+        "services": [_leased(keeper, grant, host) for grant in lease.grants],
     }
+
+
+def _leased(keeper: Keeper, grant: Grant, host: str) -> LeasedService:
+    known = keeper.settings.services.get(grant.service)  # a reload may have taken it away
+    return LeasedService(
+        service=grant.service,
+        host=host,
+        port=grant.port,
+        instance=grant.instance,
+        client=None if known is None else known.client,
+        url=DEFAULT_URL if known is None else known.url,
+    )
 
 
 def story_view(story: Story | None, client: str) -> StoryView:

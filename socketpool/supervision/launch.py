@@ -1,7 +1,8 @@
 """What supervisord runs for every instance: prepare the process, then become the program.
 
 Runs as a script under ``python -I -S`` with the standard library alone, so that it costs a few
-milliseconds.  ``launch.py <service.json> <port>``.
+milliseconds.  ``launch.py <service.json> <port>``; with the pool server's process id as a third
+argument it becomes the program by which the service is probed instead.
 """
 
 import contextlib
@@ -102,10 +103,15 @@ def wipe(path: pathlib.Path) -> None:
         path.rmdir()
 
 
-def main(spec_path: str, port: str) -> NoReturn:
-    """Become the program that the specification names."""
+def main(spec_path: str, port: str, probing: str = "") -> NoReturn:
+    """Become the program that the specification names, or with ``probing`` the probe of it."""
     spec: dict[str, Any] = json.loads(pathlib.Path(spec_path).read_text(encoding="utf-8"))
-    end_with_supervisord(spec["supervisord_pid"])
+    if probing:
+        die_with_parent(signal.SIGKILL)
+        if os.getppid() != int(probing):
+            sys.exit("the pool server has ended")
+    else:
+        end_with_supervisord(spec["supervisord_pid"])
     no_new_privileges()
     environment = {
         name: value
@@ -115,15 +121,16 @@ def main(spec_path: str, port: str) -> NoReturn:
     scratch = pathlib.Path(spec["scratch"]) / port
     values = {**spec["values"], "port": port, "workspace": str(scratch)}
     if spec["own_workspace"]:
-        wipe(scratch)
-        scratch.mkdir(mode=0o700, parents=True)
+        if not probing:
+            wipe(scratch)
+            scratch.mkdir(mode=0o700, parents=True)
         limit_resources(spec["limits"])
         os.chdir(scratch)
-    if spec["notify"]:
+    if spec["notify"] and not probing:
         environment["NOTIFY_SOCKET"] = spec["notify"]
     for name, value in spec["environment"].items():
         environment[name] = fill(value, values)
-    argv = [fill(argument, values) for argument in spec["argv"]]
+    argv = [fill(argument, values) for argument in spec["probe" if probing else "argv"]]
     try:
         os.execvpe(argv[0], argv, environment)  # noqa: S606 - there is no shell on purpose
     except OSError as error:
@@ -132,4 +139,4 @@ def main(spec_path: str, port: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])

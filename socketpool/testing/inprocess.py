@@ -27,8 +27,9 @@ from socketpool.rsi import workspace as workspaces_of
 from socketpool.rsi.fence import Fence
 from socketpool.rsi.tokens import LeaseClaim, LeaseTokens, read_secret
 from socketpool.supervision import conf, launch
-from socketpool.supervision.notify import ReadyMessages
-from socketpool.supervision.processes import end, listens, speaks_for, strays
+from socketpool.supervision.listeners import Listeners
+from socketpool.supervision.notify import READY, ReadyMessages
+from socketpool.supervision.processes import child_of, end, strays
 from socketpool.testing.places import HOST, find_services, private_state, spec_of
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class InProcessPool:
     ``places`` are folders of services, or catalogues; the shipped upload and download are there
     anyhow.  Entering starts all of them at once and returns when every one is ready: it raises
     ConfigError, ServiceFailed with the last lines of the log of a service that ends, or TimedOut
-    for one that isn't ready within its readiness timeout.  Leaving ends every process and removes
+    for one that isn't ready within its start limit.  Leaving ends every process and removes
     every file, whatever happened in between; and when this process is killed, the kernel ends them.
 
     The methods `acquire`, `renew`, `release` and `kinds` are those of `PoolClient`, so that a
@@ -206,9 +207,9 @@ class InProcessPool:
 
     def _said_ready(self, instance: _Instance) -> bool:
         """Whether it has told so itself, where that is asked for."""
-        self._ready.update(self._messages.receive())
-        pid = instance.pid
-        return not instance.service.notifies or any(speaks_for(p, pid) for p in self._ready)
+        self._ready.update(m.pid for m in self._messages.receive() if m.text == READY)
+        children = {child_of(os.getpid(), speaker) for speaker in self._ready}
+        return not instance.service.notifies or instance.pid in children
 
     def _end_all(self) -> None:
         try:
@@ -256,13 +257,13 @@ class _Instance:
         return 0 if self.process is None else self.process.pid
 
     def await_ready(self, said_ready: Callable[[_Instance], bool]) -> None:
-        deadline = time.monotonic() + self.service.readiness.timeout
-        while not (said_ready(self) and listens(self.pid, self.port)):
+        deadline = time.monotonic() + self.service.readiness.start
+        while not (said_ready(self) and Listeners().owned(self.port, self.pid)):
             self.check_alive()
             if time.monotonic() > deadline:
                 raise TimedOut(
                     f"{self.service.name} was not ready within "
-                    f"{self.service.readiness.timeout:g} s\n" + self._last_lines(),
+                    f"{self.service.readiness.start:g} s\n" + self._last_lines(),
                     hint="it has to listen on the host and port that it is told",
                 )
             time.sleep(POLL_SECONDS)

@@ -90,7 +90,7 @@ def test_an_instance_stopped_with_supervisorctl_is_not_leased_until_it_is_starte
     pool = hardy_pool
     (instance,) = pool.instances("single")
     pool.supervisorctl("stop", instance["instance"])
-    pool.await_state(instance["port"], "starting")
+    pool.await_state(instance["port"], "stopped")
     answer = pool.request("POST", "/v1/leases", {"services": ["single"], "wait": 0.2})
     assert (answer.status, answer.body["code"]) == (503, "no-capacity")
     pool.supervisorctl("start", instance["instance"])
@@ -302,7 +302,7 @@ def test_a_port_taken_over_while_its_instance_was_dead_is_not_leased(
     pool = hardy_pool
     (instance,) = pool.instances("single")
     pool.supervisorctl("stop", instance["instance"])
-    pool.await_state(instance["port"], "starting")
+    pool.await_state(instance["port"], "stopped")
     with socket.create_server(("127.0.0.1", instance["port"])):
         pool.supervisorctl("start", instance["instance"])
         pool.await_state(instance["port"], "failed")
@@ -318,7 +318,7 @@ BROKEN = {
     "no-service": PROBE | {"code": "class Probe: pass\n"},
     "no-program": WEB | {"command": ["no-such-program", "{port}"]},
     "ends": WEB | {"command": ["sh", "-c", "echo something is wrong; exit 3"]},
-    "deaf": WEB | {"command": ["sleep", "1000"], "readiness": {"timeout": "1s"}},
+    "deaf": WEB | {"command": ["sleep", "1000"], "readiness": {"start": "1s"}},
     "other-port": WEB
     | {
         "command": [
@@ -326,7 +326,7 @@ BROKEN = {
             "-c",
             "import socket, time; s = socket.create_server(('127.0.0.1', 0)); time.sleep(999)",
         ],
-        "readiness": {"timeout": "1s"},
+        "readiness": {"start": "1s"},
     },
 }
 LOGGED = {

@@ -77,7 +77,13 @@ class House:
             LeaseSettings(),
             {"small": Client("small", frozenset({"up"}), leases=1, waiting=1, ttl=5)},
             wanted=lambda: None,
+            refusal=self.refusal,
         )
+
+    def refusal(self, service: str) -> NoCapacity | None:
+        if service not in self.pool.services:
+            return NoCapacity("was taken out")
+        return NoCapacity("all failed to start") if self.pool.all_failed(service) else None
 
     def ask(
         self, *services: str, key: str = "", wait: float = 0, client: str = OPERATOR
@@ -380,8 +386,26 @@ def test_a_refusal_bears_a_reference_to_its_story(within: Any) -> None:
 def test_a_service_that_has_only_failed_instances_is_not_waited_for(within: Any) -> None:
     async def scenario(house: House) -> None:
         house.pool.add(Instance("down", 2005, "down"))
+        waiting = house.ask("down", wait=300)
+        await a_moment()
+        assert not waiting.done()
         house.pool.apply(2005, InstanceEvent.OVERDUE, 0)
+        house.keeper.serve_waiting()
+        with pytest.raises(NoCapacity, match="failed to start"):
+            await waiting
         with pytest.raises(NoCapacity, match="failed to start"):
             await house.ask("down", wait=300)
+
+    within(scenario)
+
+
+def test_a_service_taken_away_while_someone_waits_for_it_is_refused(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        waiting = house.ask("down", wait=300)
+        await a_moment()
+        house.pool.configure([ServicePlan("up", 1, 4, restart=False)])
+        house.keeper.serve_waiting()
+        with pytest.raises(NoCapacity, match="was taken out"):
+            await waiting
 
     within(scenario)
