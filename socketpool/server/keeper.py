@@ -88,6 +88,7 @@ class Keeper:
             self._clients,
             wanted=self._on_wanted,
             refusal=self._refusal,
+            returning=lambda lease: self.instances.look_over(lease),
         )
         self.instances = InstanceKeeper(
             self.pool,

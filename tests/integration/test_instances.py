@@ -69,14 +69,22 @@ def test_an_idle_instance_that_is_stopped_by_a_signal_is_replaced(
             assert ask_probe(lease, "echo", "single", text="x") == "x"
 
 
-def test_a_leased_instance_that_hangs_is_not_handed_to_the_next_lease(pool: RunningPool) -> None:
+@pytest.mark.parametrize("found", ["by a probe", "when it is given back"])
+def test_a_leased_instance_that_hangs_is_not_handed_to_the_next_lease(
+    new_pool: PoolMaker, found: str
+) -> None:
+    interval = {"interval": "300ms", "timeout": "1s"} if found == "by a probe" else {}
+    pool = new_pool.start({"single": PROBE | {"warm": 1, "max": 1, "readiness": interval}})
     lease = pool.lease("single")
     port = place(lease, "single")["port"]
     before = pool.instance(port)["pid"]
     os.kill(before, signal.SIGSTOP)
-    eventually(lambda: "instance does not work" in pool.log("pool-server"), "the probe")
-    assert pool.instance(port)["state"] == "leased", "it is its holder's until that lets go"
-    assert pool.instance(port)["pid"] == before
+    if found == "by a probe":
+        eventually(lambda: "instance does not work" in pool.log("pool-server"), "the probe")
+        assert pool.instance(port)["state"] == "leased", "it is its holder's until that lets go"
+        assert pool.instance(port)["pid"] == before
+    else:
+        _pass_time(1.2)
     pool.release(lease)
     with pool.leased("single", wait=60) as other:
         assert ask_probe(other, "echo", "single", text="x") == "x"
