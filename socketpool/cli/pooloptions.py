@@ -56,7 +56,9 @@ def with_pool(function: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         address = _address(pool or os.environ.get(ENVIRONMENT), state_dir)
         access = find_access(address.host, address.port, file=token_file, state_dir=state_dir)
-        with closing(PoolClient(access.host, address.port, access.token)) as client:
+        with closing(
+            PoolClient(access.host, address.port, access.token, known=access.known)
+        ) as client:
             return function(client, *args, **kwargs)
 
     return wrapper
