@@ -169,7 +169,7 @@ def test_the_address_is_read_as_it_was_written(state: Path) -> None:
 
 def test_what_answers_but_is_no_pool_is_said_to_be_none(state: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=lambda: [listener.accept()[0].close() for _ in range(2)])
+        thread = threading.Thread(target=lambda: listener.accept()[0].close())
         thread.start()
         with pytest.raises(PoolUnreachable, match="does not answer as a pool server"):
             find("127.0.0.1", listener.getsockname()[1], state)
