@@ -337,6 +337,7 @@ class PoolMaker:
         services: dict[str, dict[str, Any]],
         *,
         ports: PortRange,
+        clients: dict[str, Any] | None = None,
         **pool: Any,
     ) -> Path:
         """A ``pool.yml`` with a catalogue beside it."""
@@ -350,7 +351,8 @@ class PoolMaker:
                 (target / content["sdk"]["file"]).write_text(code)
         path = folder / "pool.yml"
         section = {"ports": str(ports)} | pool
-        path.write_text(yaml.safe_dump({"pool": section, "catalogue": ["services"]}))
+        file = {"pool": section, "catalogue": ["services"], "clients": clients or {}}
+        path.write_text(yaml.safe_dump(file))
         return path
 
     def start(
@@ -363,7 +365,7 @@ class PoolMaker:
         ports: PortRange | None = None,
         **pool: Any,
     ) -> RunningPool:
-        """A pool of these services; ``pool`` is its section in the file."""
+        """A pool of these services; ``pool`` is its section in the file, or its clients."""
         folder = self.folder()
         ports = ports or self.ports()
         path = self.write(folder, services, ports=ports, **pool)

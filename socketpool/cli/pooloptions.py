@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +16,7 @@ from socketpool.config.statedir import StateDir
 from socketpool.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ENVIRONMENT = "SOCKETPOOL_POOL"
 
@@ -40,25 +40,36 @@ wait_option = click.option(
 )
 
 
-def with_pool(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command ``--pool``, ``--token-file`` and ``--state-dir``, and a `PoolClient`."""
-
-    @click.option(
+def pool_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ``--pool``, ``--token-file`` and ``--state-dir``."""
+    pool_option = click.option(
         "--pool",
         metavar="IP:PORT",
         help=f"The pool server; default: {ENVIRONMENT}, else the state directory's own.",
     )
-    @token_file_option
-    @state_dir_option
+    return pool_option(token_file_option(state_dir_option(function)))
+
+
+@contextmanager
+def open_pool(
+    pool: str | None, token_file: str | None, state_dir: str | None
+) -> Iterator[PoolClient]:
+    """The pool that these options and the variables behind them name."""
+    address = _address(pool or os.environ.get(ENVIRONMENT), state_dir)
+    access = find_access(address.host, address.port, file=token_file, state_dir=state_dir)
+    with closing(PoolClient(access.host, address.port, access.token, known=access.known)) as client:
+        yield client
+
+
+def with_pool(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options for a pool, and a `PoolClient` as its first argument."""
+
+    @pool_options
     @functools.wraps(function)
     def wrapper(
         *args: Any, pool: str | None, token_file: str | None, state_dir: str | None, **kwargs: Any
     ) -> Any:
-        address = _address(pool or os.environ.get(ENVIRONMENT), state_dir)
-        access = find_access(address.host, address.port, file=token_file, state_dir=state_dir)
-        with closing(
-            PoolClient(access.host, address.port, access.token, known=access.known)
-        ) as client:
+        with open_pool(pool, token_file, state_dir) as client:
             return function(client, *args, **kwargs)
 
     return wrapper

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,6 +14,7 @@ from socketpool.client.exchange import MAX_ANSWER_BYTES, Exchanges, Reply, no_po
 from socketpool.client.patience import Patience
 from socketpool.config.fields import DEFAULT_URL, check_host, check_url
 from socketpool.errors import (
+    ConfigError,
     NoCapacity,
     NotAuthorised,
     PoolUnreachable,
@@ -30,8 +32,13 @@ A = TypeVar("A", bound=BaseModel)
 _BY_CODE: dict[str, type[SocketpoolError]] = {
     "unknown-service": UsageError,
     "usage": UsageError,
+    "no-such-target": UsageError,
+    "operator-only": NotAuthorised,
+    "configuration": ConfigError,
     "key-reused": UsageError,
     "no-capacity": NoCapacity,
+    "quota-exceeded": NoCapacity,
+    "service-forbidden": NotAuthorised,
     "store-unavailable": NoCapacity,
     "not-authorised": NotAuthorised,
     "no-such-lease": NotAuthorised,
@@ -77,6 +84,21 @@ class CatalogueEntry(_Answer):
     client: str | None = None
 
 
+class Drained(_Answer):
+    """How far a drain is: what is still leased, and whether all has come to rest."""
+
+    leased: int
+    stopped: bool
+
+
+class Reloaded(_Answer):
+    """The services that are not as they were before a reload."""
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
 class _Renewed(_Answer):
     expires_in: float
 
@@ -112,7 +134,7 @@ class PoolClient:
         A reply that is lost is asked for again under the same key, so that no lease is taken
         twice.
         """
-        body: dict[str, Any] = {"services": services, "key": secrets.token_hex(16)}
+        body: dict[str, Any] = {"services": services, "wait": wait, "key": secrets.token_hex(16)}
         if ttl is not None:
             body["ttl"] = ttl
         answer = self._request("POST", "/v1/leases", body, patience=Patience(wait))
@@ -139,6 +161,10 @@ class PoolClient:
         """All live leases."""
         return list(self._request("GET", "/v1/leases"))
 
+    def story(self, reference: str) -> dict[str, Any]:
+        """What became of the request that led to a lease, or to a refusal with a reference."""
+        return dict(self._request("GET", f"/v1/leases/{quote(reference, safe='')}/story"))
+
     def kinds(self) -> dict[str, str | None]:
         """The services of the catalogue, and the kind of the client portion of each."""
         answer = self._request("GET", "/v1/services")
@@ -153,6 +179,22 @@ class PoolClient:
     def instances(self) -> list[dict[str, Any]]:
         """All instances."""
         return list(self._request("GET", "/v1/instances"))
+
+    def pool(self) -> dict[str, Any]:
+        """What concerns the pool as a whole."""
+        return dict(self._request("GET", "/v1/pool"))
+
+    def drain(self, target: str, *, undo: bool = False) -> Drained:
+        """Drain a service, an instance or (empty) the pool, or take that back.
+
+        Asked again it tells how far that is.  Raises UsageError for a target that isn't there.
+        """
+        answer = self._request("POST", "/v1/drain", {"target": target, "undo": undo})
+        return self._shape(Drained, answer)
+
+    def reload(self) -> Reloaded:
+        """Have the pool read its file again; raises ConfigError when it refuses the file."""
+        return self._shape(Reloaded, self._request("POST", "/v1/reload"))
 
     def check_alive(self) -> None:
         """Raise PoolUnreachable unless a pool server answers; shows no token."""
@@ -170,13 +212,15 @@ class PoolClient:
         *,
         patience: Patience | None = None,
     ) -> Any:
-        """The answer; a body is told how much of the caller's wait is left at each try.
+        """The answer; a ``wait`` in the body becomes what is left of the caller's at each try.
 
-        Repeating is safe: creation carries a key, renewal and release say the same thing twice.
+        Repeating is safe: creation carries a key, everything else says the same thing twice.
         """
         patience = patience or Patience()
         while True:
-            payload = None if body is None else json.dumps(body | {"wait": patience.wait}).encode()
+            if body is not None and "wait" in body:
+                body["wait"] = patience.wait
+            payload = None if body is None else json.dumps(body).encode()
             try:
                 reply = self._exchanges.send(
                     method, path, payload, self._headers, wait=patience.wait
@@ -204,7 +248,11 @@ class PoolClient:
         details = answer if isinstance(answer, dict) else {}
         cls = _BY_CODE.get(str(details.get("code")), SocketpoolError)
         message = str(details.get("detail") or f"the pool server answered {reply.status}")
-        raise cls(message, hint=str(details.get("hint", "")))
+        hint = str(details.get("hint", ""))
+        reference = str(details.get("reference", ""))
+        if reference and cls is NoCapacity:
+            hint = f"{hint} (its story: socketpool explain {reference})".lstrip()
+        raise cls(message, hint=hint)
 
     def _shape(self, model: type[A], answer: Any) -> A:
         try:

@@ -10,8 +10,9 @@ import ast
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from socketpool.config.clients import ClientSettings
 from socketpool.config.fields import (
     Address,
     Listen,
@@ -20,6 +21,7 @@ from socketpool.config.fields import (
     check_service_name,
 )
 from socketpool.config.models import (
+    InstanceSettings,
     LeaseSettings,
     PoolFile,
     PoolSection,
@@ -56,19 +58,32 @@ class Service(ServiceFile):
             warm=self.warm,
             most=self.max,
             restart=self.sdk is None,
-            start_limit=self.readiness.timeout,
+            start_limit=self.readiness.start,
             notifies=self.notifies,
         )
+
+
+class Source(Strict):
+    """Where settings come from: a pool's file (or range), and an address that wins over it.
+
+    A file's path is absolute, so that any process of the pool can read it again.
+    """
+
+    target: str
+    listen: Listen | None = None
 
 
 class Settings(Strict):
     """Everything that a pool is told by configuration."""
 
+    source: Source | None = None
     listen: Listen
     services_host: str
     ports: Ports
     lease: LeaseSettings
+    instances: InstanceSettings = InstanceSettings()
     services: dict[str, Service]
+    clients: dict[str, ClientSettings] = Field(default_factory=dict)
 
 
 def shipped_catalogue() -> Path:
@@ -104,16 +119,21 @@ def load_settings(
             ) from None
     else:
         file = load(path, PoolFile)
+    given = Source(target=target if is_range else str(path.absolute()), listen=listen)
     source = "the command line" if is_range else str(path)
     services = _apply_overrides(source, file, _read_catalogue(source, path.parent, file))
     listen = listen or file.pool.listen
     settings = Settings(
+        source=given,
         listen=listen,
         services_host=file.pool.services_host or listen.host,
         ports=file.pool.ports,
         lease=file.pool.lease,
+        instances=file.pool.instances,
         services=services,
+        clients=file.clients,
     )
+    _check_clients(source, settings)
     _check_ports(source, settings, ephemeral)
     return settings
 
@@ -206,6 +226,23 @@ def _merged(service: Service, override: ServiceOverride) -> dict[str, Any]:
         elif value is not None:
             merged[key] = value
     return merged
+
+
+def _check_clients(source: str, settings: Settings) -> None:
+    by_token: dict[str, str] = {}
+    for name, client in settings.clients.items():
+        other = by_token.setdefault(client.token, name)
+        if other != name:
+            raise ConfigError(
+                f"{source}: clients.{name}: its token is also that of {other!r}",
+                hint=f"make another: socketpool token new {name}",
+            )
+        for service in client.services or ():
+            if service not in settings.services:
+                raise ConfigError(
+                    f"{source}: clients.{name}.services: no such service: {service!r}; the "
+                    "catalogue has: " + ", ".join(sorted(settings.services))
+                )
 
 
 def _check_ports(source: str, settings: Settings, ephemeral: PortRange | None) -> None:

@@ -101,7 +101,7 @@ stopwaitsecs={STOP_SECONDS}
 stopasgroup=true
 killasgroup=true
 redirect_stderr=true
-stdout_logfile={state.logs / service}-%(process_num)d.log
+stdout_logfile={state.instance_log(service, "%(process_num)d")}
 stdout_logfile_maxbytes=1MB
 stdout_logfile_backups=1
 """
@@ -121,10 +121,15 @@ def parse_instance(group: str, process: str) -> tuple[str, int, int] | None:
 
 
 def install(path: Path, text: str) -> None:
-    """Put a file in place at once and whole, under a name outside the include's pattern first."""
+    """Put a file in place at once and whole."""
+    stage(path, text).replace(path)
+
+
+def stage(path: Path, text: str) -> Path:
+    """Write a file beside its place, under a name outside the include's pattern."""
     temporary = path.with_suffix(".new")
     temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    return temporary
 
 
 def _command(*arguments: str) -> str:

@@ -70,7 +70,7 @@ def test_what_does_not_fit_is_refused_before_it_travels(tmp_path: Path) -> None:
         with pytest.raises(FileRefused, match="no room for") as caught:
             upload(it, second, big)
         assert caught.value.exit_code == 6
-        assert left(it, second) == {"lease.json", "lock"}
+        assert left(it, second) == {"lock"}
         end(it, first)
         upload(it, second, big)
         assert "incoming.zip" in left(it, second)
@@ -92,7 +92,7 @@ def test_a_disk_that_fills_up_on_the_way_is_told_with_its_reason(tmp_path: Path)
             kind, length = read_header(other)
             assert kind is Kind.REFUSAL
             assert "No space left on device" in read_text(other, length)
-        assert left(it, second) == {"lease.json", "lock"}
+        assert left(it, second) == {"lock"}
         end(it, first)
         upload(it, second, tmp_path / "big.zip")
 
