@@ -57,6 +57,23 @@ ensure_databases() {
     return 0
 }
 
+# What benchmarks compare with, unpacked and not installed: no daemon is started, no root needed.
+ensure_peers() {
+    local peers=$root/benchmarks/.peers work
+    [ -e "$peers/.done" ] && return
+    work=$(mktemp -d)
+    echo "fetching peers to compare with (once) ..." >&2
+    if (cd "$work" && apt-get download xinetd openbsd-inetd ucspi-tcp) >/dev/null 2>&1 &&
+        mkdir -p "$peers" && for package in "$work"/*.deb; do dpkg -x "$package" "$peers"; done &&
+        "$venv/bin/python" -m venv "$peers/circus" &&
+        "$peers/circus/bin/python" -m pip install --quiet --disable-pip-version-check circus; then
+        touch "$peers/.done"
+    else
+        echo "could not fetch all of them: some comparisons will be skipped" >&2
+    fi
+    rm -rf "$work"
+}
+
 # ensure_venv demo|dev: dev has all that demo has.
 ensure_venv() {
     local lock=requirements/$1.lock stamp=$venv/.stamp-$1 python wanted

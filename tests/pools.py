@@ -472,5 +472,6 @@ def ended(pid: int) -> bool:
 
 def kill(pid: int) -> None:
     """``kill -9``; returns when the process is dead."""
+    assert pid > 0, "no process; 0 would be our whole group"
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: ended(pid), f"death of {pid}")

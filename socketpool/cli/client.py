@@ -86,7 +86,7 @@ def command(
             show_plan(path, policy, wishes.hook)
         return
     access = find_access(ip, port, file=token_file, state_dir=state_dir)
-    with closing(PoolClient(access.host, port, access.token)) as client:
+    with closing(PoolClient(access.host, port, access.token, known=access.known)) as client:
         kinds = client.kinds()
         jobs = split_words(filename, services, kinds, _find)
         if len(jobs) > 1 and (output or receipt):

@@ -57,7 +57,7 @@ def open_pool(
     """The pool that these options and the variables behind them name."""
     address = _address(pool or os.environ.get(ENVIRONMENT), state_dir)
     access = find_access(address.host, address.port, file=token_file, state_dir=state_dir)
-    with closing(PoolClient(access.host, address.port, access.token)) as client:
+    with closing(PoolClient(access.host, address.port, access.token, known=access.known)) as client:
         yield client
 
 

@@ -27,6 +27,8 @@ class Access(NamedTuple):
 
     token: str
     host: str
+    known: bool = False
+    """Whether a pool runs there for certain, though its server may be restarting just now."""
 
 
 def find_access(host: str, port: int, *, file: str | None, state_dir: str | None) -> Access:
@@ -44,7 +46,8 @@ def find_access(host: str, port: int, *, file: str | None, state_dir: str | None
     state = StateDir.locate(state_dir)
     local = local_address(state)
     if local is not None and local[1] == port and _stands_for(host, local[0]) and is_running(state):
-        return Access(read_secret(state.token), host if local[0] in EVERYWHERE else local[0])
+        at = host if local[0] in EVERYWHERE else local[0]
+        return Access(read_secret(state.token), at, known=True)
     with closing(PoolClient(host, port, "")) as client:
         client.check_alive()  # that no pool is there is the more useful thing to say
     raise NotAuthorised(
