@@ -64,12 +64,17 @@ class Leased(_Answer):
     """Its form, with ``{host}`` and ``{port}``: whoever tunnels it puts others in their place."""
 
 
-class ClientLease(_Answer):
-    """A granted lease."""
+class LeaseHold(_Answer):
+    """What it takes to work with a lease and to keep it alive."""
 
     id: str = Field(alias="lease")
     token: str
     ttl: Annotated[float, Field(ge=1, le=30 * 86400)]
+
+
+class ClientLease(LeaseHold):
+    """A granted lease."""
+
     services: tuple[Leased, ...]
 
     def service(self, name: str) -> Leased:
