@@ -6,7 +6,7 @@ import http.client
 import json
 import secrets
 import threading
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,7 +23,8 @@ from socketpool.errors import (
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+
+    from socketpool.client.dial import Dial
 
 A = TypeVar("A", bound=BaseModel)
 
@@ -94,7 +95,7 @@ class PoolClient:
         port: int,
         token: str,
         *,
-        dial: Callable[[str, int], socket.socket] = dial_tcp,
+        dial: Dial = dial_tcp,
     ) -> None:
         self.host = host
         self.port = port
@@ -229,9 +230,10 @@ class PoolClient:
 
 
 class _DialledConnection(http.client.HTTPConnection):
-    def __init__(self, host: str, port: int, dial: Callable[[str, int], socket.socket]) -> None:
+    def __init__(self, host: str, port: int, dial: Dial) -> None:
         super().__init__(host, port)
         self._dial = dial
 
     def connect(self) -> None:
-        self.sock = self._dial(self.host, self.port)
+        # It takes whatever sends, receives and makes a file, as streams of a tunnel do.
+        self.sock = cast("socket.socket", self._dial(self.host, self.port))
