@@ -10,6 +10,7 @@ import socketpool
 from socketpool.cli.archive_commands import archive, plan
 from socketpool.cli.base import HELP_NAMES, HowtoGroup, run
 from socketpool.cli.lease import lease, leases, release, renew
+from socketpool.cli.run import run as run_program
 from socketpool.cli.server import serve
 from socketpool.cli.service import service
 from socketpool.cli.status import services, status
@@ -21,7 +22,10 @@ def command() -> None:
     """A pool of supervised services, leased by name."""
 
 
-for subcommand in (serve, status, services, lease, leases, renew, release, plan, archive, service):
+for subcommand in (
+    *(serve, status, services, lease, leases, renew, release),
+    *(run_program, plan, archive, service),
+):
     command.add_command(subcommand)
 
 

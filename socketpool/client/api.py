@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from socketpool.client.dial import Deadline, dial_tcp
-from socketpool.config.fields import check_host
+from socketpool.config.fields import DEFAULT_URL, check_host, check_url
 from socketpool.errors import (
     NoCapacity,
     NotAuthorised,
@@ -57,6 +57,8 @@ class Leased(_Answer):
     port: Annotated[int, Field(ge=1, le=65535)]
     instance: str
     client: str | None = None
+    url: Annotated[str, AfterValidator(check_url)] = DEFAULT_URL
+    """Its form, with ``{host}`` and ``{port}``: whoever tunnels it puts others in their place."""
 
 
 class ClientLease(_Answer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from socketpool.errors import NotAuthorised, SocketpoolError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from socketpool.client.api import ClientLease
     from socketpool.client.leaser import Leaser
@@ -17,13 +18,21 @@ if TYPE_CHECKING:
 
 @contextmanager
 def leased(
-    client: Leaser, services: list[str], *, wait: float, ttl: float | None = None
+    client: Leaser,
+    services: list[str],
+    *,
+    wait: float,
+    ttl: float | None = None,
+    lost: Callable[[], object] = lambda: None,
 ) -> Iterator[ClientLease]:
-    """A lease for the length of a ``with`` block, renewed three times in each time to live."""
+    """A lease for the length of a ``with`` block, renewed three times in each time to live.
+
+    ``lost`` is called from another thread when the pool says that the lease has ended.
+    """
     lease = client.acquire(services, wait=wait, ttl=ttl)
     stop = threading.Event()
     thread = threading.Thread(
-        target=_renew, args=(client, lease, stop), daemon=True, name="lease-renewal"
+        target=_renew, args=(client, lease, stop, lost), daemon=True, name="lease-renewal"
     )
     thread.start()
     try:
@@ -36,13 +45,19 @@ def leased(
         thread.join(timeout=1)
 
 
-def _renew(client: Leaser, lease: ClientLease, stop: threading.Event) -> None:
+def _renew(
+    client: Leaser, lease: ClientLease, stop: threading.Event, lost: Callable[[], object]
+) -> None:
+    # Signals are for the main thread, which may be waiting for them itself.
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         while not stop.wait(lease.ttl / 3):
             try:
                 client.renew(lease.id)
             except NotAuthorised:
-                return  # it is over; the services say so too
+                if not stop.is_set():  # else we have just released it ourselves
+                    lost()
+                return
             except SocketpoolError:
                 continue  # two more tries before it runs out
     finally:

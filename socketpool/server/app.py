@@ -140,6 +140,7 @@ def _view_routes(keeper: Keeper) -> APIRouter:
                 service=service.name,
                 description=service.description,
                 client=service.client,
+                url=service.url,
                 warm=service.warm,
                 max=service.max,
                 instances=keeper.count(service.name),
@@ -217,6 +218,7 @@ def _view(keeper: Keeper, lease: Lease, host: str) -> LeaseView:
                 port=grant.port,
                 instance=grant.instance,
                 client=keeper.settings.services[grant.service].client,
+                url=keeper.settings.services[grant.service].url,
             )
             for grant in lease.grants
         ],

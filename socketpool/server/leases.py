@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from socketpool.core.lifecycle import LeaseEvent
 from socketpool.core.pool import Exhausted
 from socketpool.core.records import Lease
-from socketpool.errors import NoCapacity, SocketpoolError
+from socketpool.errors import NoCapacity, SocketpoolError, UsageError
 from socketpool.rsi import workspace
 from socketpool.rsi.tokens import LeaseClaim
 from socketpool.server.queue import Waiter, WaitQueue
@@ -130,14 +130,20 @@ class LeaseKeeper:
     async def acquire(self, ask: Ask) -> Lease:
         """A lease, new or the one that the same request key already got.
 
-        Raises :class:`ServiceUnknown`, :class:`NoCapacity`, :class:`KeyReused` or
-        :class:`~socketpool.store.contract.StoreError`.
+        Raises :class:`ServiceUnknown`, :class:`UsageError`, :class:`NoCapacity`,
+        :class:`KeyReused` or :class:`~socketpool.store.contract.StoreError`.
         """
         for service in ask.services:
             if service not in self._pool.services:
                 raise ServiceUnknown(
                     f"no service is named {service!r}",
                     hint="known services: " + ", ".join(sorted(self._pool.services)),
+                )
+            most = self._pool.services[service].most
+            if ask.services.count(service) > most:  # it would wait in vain, and others behind it
+                raise UsageError(
+                    f"there are never more than {most} instances of {service}",
+                    hint="lease fewer, or ask the operator to raise max",
                 )
         if not ask.key:
             return await self._acquire(ask)

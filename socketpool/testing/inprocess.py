@@ -282,6 +282,7 @@ class _Instance:
             port=self.port,
             instance=f"{name}:{self.port}",
             client=self.service.client,
+            url=self.service.url,
         )
 
     def output(self) -> str:
