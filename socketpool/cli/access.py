@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from socketpool.cli.sshoptions import tunnel_to
 from socketpool.client.api import PoolClient
-from socketpool.client.dial import Dial, dial_tcp
-from socketpool.client.token import Access, configured_token, find_access
-from socketpool.errors import NotAuthorised
+from socketpool.client.token import configured_token, find_access
+from socketpool.config.profiles import find_profile
+from socketpool.errors import NotAuthorised, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from socketpool.tunnel.lifecycle import TunnelState
     from socketpool.tunnel.reconnect import Tunnel
+
+PROFILE_MARK = "@"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,33 +36,64 @@ class Way:
     accept_new: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """A pool within reach."""
-
-    client: PoolClient
-    dial: Dial
-    tunnel: Tunnel | None
+def way_of_profile(
+    mark: str,
+    *,
+    token_file: str | None = None,
+    state_dir: str | None = None,
+    ssh_config: Path | None = None,
+    accept_new: bool = False,
+) -> Way:
+    """The way of the profile ``@name``; what is given here counts more.  Raises UsageError."""
+    profile = find_profile(mark.removeprefix(PROFILE_MARK))
+    return Way(
+        host=profile.pool.host,
+        port=profile.pool.port,
+        token_file=token_file or (str(profile.token_file) if profile.token_file else None),
+        state_dir=state_dir,
+        ssh=profile.ssh,
+        ssh_config=ssh_config or profile.ssh_config,
+        accept_new=accept_new,
+    )
 
 
 @contextmanager
-def reach(way: Way, note: Callable[[str], None]) -> Iterator[Reached]:
+def reach(way: Way, note: Callable[[str], None]) -> Iterator[PoolClient]:
     """The pool for the length of a ``with`` block; raises what prevents it."""
-    with ExitStack() as stack:
-        tunnel: Tunnel | None = None
-        dial: Dial = dial_tcp
-        if way.ssh is None:
-            access = find_access(way.host, way.port, file=way.token_file, state_dir=way.state_dir)
-        else:
-            # Read first: a token file that is wrong is said before anybody is called.
-            token = configured_token(way.token_file)
-            tunnel = stack.enter_context(
-                tunnel_to(way.ssh, config=way.ssh_config, accept_new=way.accept_new, note=note)
-            )
-            dial = tunnel.dial
-            access = Access(token or _remote_token(tunnel, way), way.host)
-        client = PoolClient(access.host, way.port, access.token, dial=dial)
-        yield Reached(stack.enter_context(closing(client)), dial, tunnel)
+    if way.ssh is not None:
+        with through(way, note, told(note)) as (client, _):
+            yield client
+        return
+    access = find_access(way.host, way.port, file=way.token_file, state_dir=way.state_dir)
+    with closing(PoolClient(access.host, way.port, access.token)) as client:
+        yield client
+
+
+@contextmanager
+def through(
+    way: Way, note: Callable[[str], None], on_change: Callable[[TunnelState, str], None]
+) -> Iterator[tuple[PoolClient, Tunnel]]:
+    """The pool through SSH, and the tunnel, for the length of a ``with`` block."""
+    if way.ssh is None:
+        raise UsageError("this pool is reached without SSH", hint="use socketpool lease or run")
+    # Read first: a token file that is wrong is said before anybody is called.
+    token = configured_token(way.token_file)
+    with tunnel_to(
+        way.ssh, config=way.ssh_config, accept_new=way.accept_new, note=note, on_change=on_change
+    ) as tunnel:
+        token = token or _remote_token(tunnel, way)
+        with closing(PoolClient(way.host, way.port, token, dial=tunnel.dial)) as client:
+            yield client, tunnel
+
+
+def told(note: Callable[[str], None]) -> Callable[[TunnelState, str], None]:
+    """Tells the user, in words, of every change but the expected ones."""
+
+    def on_change(state: TunnelState, why: str) -> None:
+        if why:
+            note(f"tunnel {state}: {why}")
+
+    return on_change
 
 
 def _remote_token(tunnel: Tunnel, way: Way) -> str:

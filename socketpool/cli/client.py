@@ -10,9 +10,10 @@ import click
 import socketpool
 from socketpool.cli.access import Way, reach
 from socketpool.cli.archive_commands import show_plan
-from socketpool.cli.base import HELP_NAMES, HostType, HowtoCommand, PortType, run, say
+from socketpool.cli.base import HELP_NAMES, HostType, PortType, run, say
 from socketpool.cli.hook import load_hook
 from socketpool.cli.pooloptions import state_dir_option, token_file_option, wait_option
+from socketpool.cli.profiled import ProfiledCommand
 from socketpool.cli.progress import JsonReporter, with_reporter
 from socketpool.cli.sshoptions import accept_new_option, ssh_config_option, ssh_option
 from socketpool.client.jobs import split_words
@@ -28,7 +29,7 @@ _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command(
-    "socketpool_client", cls=HowtoCommand, context_settings={"help_option_names": HELP_NAMES}
+    "socketpool_client", cls=ProfiledCommand, context_settings={"help_option_names": HELP_NAMES}
 )
 @click.argument("ip", type=HostType())
 @click.argument("port", type=PortType(lowest=1))
@@ -99,12 +100,12 @@ def command(
         ssh_config=ssh_config,
         accept_new=accept_new,
     )
-    with reach(way, reporter.note) as pool:
-        kinds = pool.client.kinds()
+    with reach(way, reporter.note) as client:
+        kinds = client.kinds()
         jobs = split_words(filename, services, kinds, _find)
         if len(jobs) > 1 and (output or receipt):
             raise UsageError("--output and --receipt are for one file, and several are named")
-        trips = Run(pool.client, jobs, wishes, reporter=reporter, dial=pool.dial)
+        trips = Run(client, jobs, wishes, reporter=reporter, dial=client.dial)
         try:
             trips.run(kinds)
         except (SocketpoolError, KeyboardInterrupt):

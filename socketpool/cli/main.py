@@ -14,6 +14,7 @@ from socketpool.cli.run import run as run_program
 from socketpool.cli.server import serve
 from socketpool.cli.service import service
 from socketpool.cli.status import services, status
+from socketpool.cli.tunnel import tunnel
 
 
 @click.group("socketpool", cls=HowtoGroup, context_settings={"help_option_names": HELP_NAMES})
@@ -24,7 +25,7 @@ def command() -> None:
 
 for subcommand in (
     *(serve, status, services, lease, leases, renew, release),
-    *(run_program, plan, archive, service),
+    *(run_program, tunnel, plan, archive, service),
 ):
     command.add_command(subcommand)
 

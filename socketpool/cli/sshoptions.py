@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from socketpool.config.destination import Destination
 from socketpool.errors import ConfigError
-from socketpool.tunnel.destination import Destination
-from socketpool.tunnel.lifecycle import TunnelState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from socketpool.tunnel.lifecycle import TunnelState
     from socketpool.tunnel.reconnect import Tunnel
 
 ssh_option = click.option(
@@ -44,6 +44,7 @@ def tunnel_to(
     config: Path | None,
     accept_new: bool,
     note: Callable[[str], None],
+    on_change: Callable[[TunnelState, str], None],
 ) -> Iterator[Tunnel]:
     """A tunnel for the length of a ``with`` block; paramiko is imported only here."""
     destination = Destination.parse(ssh)
@@ -55,15 +56,6 @@ def tunnel_to(
             hint="pip install 'socketpool[ssh]'",
         ) from None
 
-    def on_change(state: TunnelState, why: str) -> None:
-        if state is TunnelState.RECONNECTING:
-            note(f"tunnel to {destination}: {why}; connecting again")
-        elif state is TunnelState.UP and tunnel_was_lost:
-            note(f"tunnel to {destination}: connected again")
-        elif state is TunnelState.REFUSED:
-            note(f"tunnel to {destination}: {why}")
-
-    tunnel_was_lost = False
     tunnel = open_tunnel(
         destination,
         config=config,
@@ -72,7 +64,6 @@ def tunnel_to(
         note=note,
         on_change=on_change,
     )
-    tunnel_was_lost = True  # whatever comes up from now on was lost before
     with closing(tunnel):
         yield tunnel
 

@@ -102,7 +102,8 @@ class PoolClient:
         self.host = host
         self.port = port
         self._token = token
-        self._dial = dial
+        self.dial = dial
+        """How the pool, and what it leases, is reached."""
         self._local = threading.local()
 
     def acquire(
@@ -223,7 +224,7 @@ class PoolClient:
     def _connection(self) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = _DialledConnection(self.host, self.port, self._dial)
+            connection = _DialledConnection(self.host, self.port, self.dial)
             connection.connect()
             self._local.connection = connection
         elif connection.sock is None:

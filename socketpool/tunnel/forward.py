@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from socketpool.errors import SocketpoolError
 from socketpool.tunnel.relay import relay, reset
+from socketpool.tunnel.threads import start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from socketpool.client.dial import Connection
+    from socketpool.client.dial import Connection, Dial
 
     Route = Callable[[socket.socket], Connection | None]
     """Finds the way for an accepted connection; None when that was refused and closed already."""
@@ -27,19 +29,21 @@ MAX_CONNECTIONS = 512
 """So many at once; others wait in the backlog."""
 
 
+def to_port(dial: Dial, host: str, port: int) -> Route:
+    """The way of every connection to one port."""
+    return lambda _connection: dial(host, port)
+
+
 class Forwarder:
     """Accepts in a thread of its own, and carries each connection in two more."""
 
-    def __init__(
-        self, listener: socket.socket, route: Route, note: Callable[[str], None]
-    ) -> None:
+    def __init__(self, listener: socket.socket, route: Route, note: Callable[[str], None]) -> None:
         self._listener = listener
         self._route = route
         self._note = note
         self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._closed = False
-        self._acceptor = threading.Thread(target=self._accept, daemon=True, name="forward-accept")
-        self._acceptor.start()
+        self._acceptor = start("forward-accept", self._accept)
 
     def close(self) -> None:
         """Accept no more; what is being carried goes on until its tunnel ends."""
@@ -59,11 +63,9 @@ class Forwarder:
                 if self._closed:
                     return
                 self._slots.release()  # given up meanwhile, or no descriptor left
-                threading.Event().wait(0.05)
+                time.sleep(0.05)
                 continue
-            threading.Thread(
-                target=self._carry, args=(connection,), daemon=True, name="forward"
-            ).start()
+            start("forward", self._carry, connection)
 
     def _carry(self, connection: socket.socket) -> None:
         try:

@@ -23,6 +23,7 @@ from socketpool.tunnel.errors import (
 )
 from socketpool.tunnel.hostkeys import HostKey, KnownHosts, check_host_key, host_name
 from socketpool.tunnel.opening import Openings
+from socketpool.tunnel.threads import start, without_signals
 from socketpool.tunnel.wire import Wire, command_wire, tcp_wire
 
 if TYPE_CHECKING:
@@ -169,11 +170,14 @@ _SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 
 
 def _shake_hands(transport: paramiko.Transport, host: HostSettings) -> None:
+    done = threading.Event()
     try:
-        transport.start_client(timeout=host.connect_seconds)
+        with without_signals():
+            transport.start_client(event=done)
+        done.wait(host.connect_seconds)
         transport.get_remote_server_key()  # raises unless it got so far in time
     except (SSHException, EOFError, OSError) as error:
-        text = str(error) or "it closed the connection"
+        text = str(transport.get_exception() or error) or "it closed the connection"
         raise HostUnreachable(
             f"{host.name} does not answer as an SSH server: {text}",
             hint="is that the port of its sshd? has it too many connections?",
@@ -248,8 +252,7 @@ class Link:
 
     def watch(self) -> None:
         """Return when the connection has ended; ends it itself when nothing is heard for long."""
-        prober = threading.Thread(target=self._probe, daemon=True, name="tunnel-probe")
-        prober.start()
+        start("tunnel-probe", self._probe)
         pause = min(self.host.alive_seconds, self.host.patience / 4)
         while self.transport.is_active():
             self.transport.join(pause)

@@ -38,7 +38,7 @@ def listen_for(host: str, ports: Sequence[int]) -> tuple[str, list[socket.socket
         port = 0
         try:
             for port in ports:
-                listeners.append(listen_on(address, port, BACKLOG))  # noqa: PERF401 - closed below
+                listeners.append(listen_on(address, port, BACKLOG))
             return address, listeners
         except OSError as error:
             for listener in listeners:

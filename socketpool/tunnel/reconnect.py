@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from socketpool.errors import NotAuthorised, SocketpoolError
 from socketpool.tunnel.errors import TunnelDown
 from socketpool.tunnel.lifecycle import TUNNEL, TunnelEvent, TunnelState
+from socketpool.tunnel.threads import start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +44,7 @@ class Tunnel:
         self._state = TunnelState.NEW
         self._link: Link | None = None
         self._refusal: SocketpoolError | None = None
+        self._waits = True
         self._keeper: threading.Thread | None = None
 
     @property
@@ -54,8 +56,7 @@ class Tunnel:
         """Connect for the first time; raises what went wrong."""
         link = self._connect()
         self._step(TunnelEvent.CONNECTED, link=link)
-        self._keeper = threading.Thread(target=self._keep, daemon=True, name="tunnel-keeper")
-        self._keeper.start()
+        self._keeper = start("tunnel-keeper", self._keep)
 
     def dial(self, host: str, port: int) -> Connection:
         """A stream to a port behind the tunnel; see `socketpool.client.dial`.
@@ -79,6 +80,12 @@ class Tunnel:
         """The connection as it is now; waits as `dial` does, and raises the same."""
         return self._await_link(time.monotonic() + DIAL_SECONDS)
 
+    def stop_waiting(self) -> None:
+        """From now on `dial` fails at once when there is no connection: the end is near."""
+        with self._changed:
+            self._waits = False
+            self._changed.notify_all()
+
     def close(self) -> None:
         """End it, and every stream through it."""
         with self._changed:
@@ -93,7 +100,8 @@ class Tunnel:
     def _await_link(self, deadline: float) -> Link:
         with self._changed:
             self._changed.wait_for(
-                lambda: self._state is not TunnelState.RECONNECTING, deadline - time.monotonic()
+                lambda: self._state is not TunnelState.RECONNECTING or not self._waits,
+                deadline - time.monotonic(),
             )
             if self._link is not None:
                 return self._link
@@ -115,7 +123,7 @@ class Tunnel:
             self._restore()
 
     def _restore(self) -> None:
-        pause = FIRST_PAUSE
+        pause, said = FIRST_PAUSE, ""
         while True:
             with self._changed:
                 # Spreads clients that lost the same host at the same time.
@@ -132,9 +140,11 @@ class Tunnel:
                 self._step(TunnelEvent.REJECTED, why=error.message, refusal=error)
                 return
             except SocketpoolError as error:
-                self._on_change(self._state, error.message)
+                if error.message != said:
+                    said = error.message
+                    self._on_change(self._state, said)
                 continue
-            if self._step(TunnelEvent.CONNECTED, link=link) is not None:
+            if self._step(TunnelEvent.CONNECTED, link=link, why="connected again") is not None:
                 link.close()  # closed while we connected
             return
 

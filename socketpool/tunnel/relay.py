@@ -10,11 +10,14 @@ import os
 import select
 import socket
 import struct
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from socketpool.tunnel.threads import start
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from socketpool.client.dial import Connection
 
 CHUNK = 1 << 20
@@ -36,7 +39,7 @@ def relay(local: socket.socket, remote: Connection) -> None:
     """Carry bytes until both directions have ended, then close both; raises nothing."""
     with suppress(OSError):
         local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    local.setblocking(False)
+    local.settimeout(0)
     _Relay(local, remote).run()
 
 
@@ -48,8 +51,7 @@ class _Relay:
         self._failed = False
 
     def run(self) -> None:
-        up = threading.Thread(target=self._guard, args=(self._up,), name="relay-up", daemon=True)
-        up.start()
+        up = start("relay-up", self._guard, self._up)
         self._guard(self._down)
         up.join()
         os.close(self._stop)
@@ -59,9 +61,9 @@ class _Relay:
         else:
             self._local.close()
 
-    def _guard(self, direction: object) -> None:
+    def _guard(self, direction: Callable[[], None]) -> None:
         try:
-            direction()  # type: ignore[operator]
+            direction()
         except (_Stopped, OSError, EOFError):
             self._failed = True
             os.eventfd_write(self._stop, 1)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from socketpool.config.destination import Destination
     from socketpool.tunnel.auth import Ask
-    from socketpool.tunnel.destination import Destination
     from socketpool.tunnel.lifecycle import TunnelState
 
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from socketpool.config.destination import Destination
 from socketpool.config.fields import check_port
 from socketpool.errors import ConfigError
-from socketpool.tunnel.destination import Destination
 from socketpool.tunnel.expansion import Tokens, expand
 
 Options = dict[str, list[str]]
