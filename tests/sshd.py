@@ -173,6 +173,10 @@ class SshdMaker:
         self._folder = self._pools.folder()
         return self
 
+    def folder(self) -> Path:
+        """A short private directory of its own."""
+        return self._pools.folder()
+
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     """Asks the user for a passphrase; None when there is nobody to ask."""
 
 PASSPHRASE_TRIES = 3
+CERTIFIED = "-cert-v01@openssh.com"
 KEY_CLASSES: tuple[type[paramiko.PKey], ...] = (
     paramiko.Ed25519Key,
     paramiko.ECDSAKey,
@@ -110,7 +111,12 @@ class Identities:
         except (SSHException, OSError):
             return []
         stack.callback(agent.close)
-        return list(agent.get_keys())
+        keys = list(agent.get_keys())
+        for key in keys:
+            if key.get_name().endswith(CERTIFIED):
+                # Else paramiko shows the bare key where it knows to find one in a certificate.
+                key.load_certificate(paramiko.Message(key.blob))
+        return keys
 
     def _candidates(self, keys: list[paramiko.AgentKey], tried: list[str]) -> Iterator[Identity]:
         seen: set[bytes] = set()
