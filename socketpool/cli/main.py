@@ -13,6 +13,7 @@ from socketpool.cli.lease import lease, leases, release, renew
 from socketpool.cli.run import run as run_program
 from socketpool.cli.server import serve
 from socketpool.cli.service import service
+from socketpool.cli.sshdconfig import sshd_config
 from socketpool.cli.status import services, status
 from socketpool.cli.tunnel import tunnel
 
@@ -25,7 +26,7 @@ def command() -> None:
 
 for subcommand in (
     *(serve, status, services, lease, leases, renew, release),
-    *(run_program, tunnel, plan, archive, service),
+    *(run_program, tunnel, sshd_config, plan, archive, service),
 ):
     command.add_command(subcommand)
 

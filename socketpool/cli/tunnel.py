@@ -90,8 +90,10 @@ def tunnel(
         )
     variable_prefixes(services)
     given: dict[str, Any] = {
-        "token_file": token_file, "state_dir": state_dir,
-        "ssh_config": ssh_config, "accept_new": accept_new,
+        "token_file": token_file,
+        "state_dir": state_dir,
+        "ssh_config": ssh_config,
+        "accept_new": accept_new,
     }
     output = _JsonOutput() if as_json else _Output()
     with through(_way(host, pool, given), say, output.changed) as (client, tunnel):
@@ -197,7 +199,10 @@ class _JsonOutput(_Output):
         """See `_Output`."""
         services = [
             {
-                "service": s.service, "host": s.host, "port": s.port, "instance": s.instance,
+                "service": s.service,
+                "host": s.host,
+                "port": s.port,
+                "instance": s.instance,
                 "url": fill_url(s.url, s.host, s.port),
             }
             for s in near
