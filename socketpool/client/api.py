@@ -24,8 +24,8 @@ from socketpool.errors import (
 )
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable
+
+    from socketpool.client.dial import Dial
 
 A = TypeVar("A", bound=BaseModel)
 
@@ -123,10 +123,12 @@ class PoolClient:
         token: str,
         *,
         known: bool = False,
-        dial: Callable[[str, int], socket.socket] = dial_tcp,
+        dial: Dial = dial_tcp,
     ) -> None:
         self.host = host
         self.port = port
+        self.dial = dial
+        """How the pool, and what it leases, is reached."""
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         self._known = known
         self._exchanges = Exchanges(host, port, dial)

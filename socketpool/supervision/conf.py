@@ -29,7 +29,8 @@ def main_conf(state: StateDir, *, root: bool) -> str:
     """``supervisord.conf``: an unprivileged supervisord on a private socket, and the pool server.
 
     The pool server is tried again for ever, ever more slowly: whatever keeps it from starting may
-    go away.  ``minfds`` is low because every child closes that many descriptors one by one when it starts.
+    go away.  ``minfds`` is low because every child closes that many descriptors one by one when it
+    starts.
     """
     user = "user=root\n" if root else ""
     command = _command(sys.executable, "-P", "-m", "socketpool.server", str(state.root))
