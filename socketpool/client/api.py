@@ -24,7 +24,6 @@ from socketpool.errors import (
 )
 
 if TYPE_CHECKING:
-
     from socketpool.client.dial import Dial
 
 A = TypeVar("A", bound=BaseModel)
