@@ -94,7 +94,7 @@ class InstanceKeeper:
             look=self.look,
         )
         self.drains = Drains(
-            pool, state.drained, leaving=self.blocks.is_retiring, changed=self.look_at_all
+            pool, state.drained, leaving=self.blocks.is_retiring, changed=self._on_drained
         )
         self._gone: dict[int, int] = {}  # port -> the process that was last seen to end
         self._halted: set[int] = set()  # failed instances that supervisord no longer respawns
@@ -197,6 +197,10 @@ class InstanceKeeper:
         self._exits.close()
         self.prober.close()
         self.worker.close()
+
+    def _on_drained(self) -> None:
+        self._changed()
+        self.look_at_all()
 
     # -- observation -------------------------------------------------------------------------
 
