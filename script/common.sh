@@ -48,6 +48,41 @@ ensure_archivers() {
     done
 }
 
+# Programs that the services of services/extra run.
+ensure_databases() {
+    command -v redis-server >/dev/null && command -v psql >/dev/null &&
+        { command -v postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres'; } >/dev/null && return
+    install_packages redis-server postgresql ||
+        echo "could not install redis-server and postgresql: tests of services/extra will fail" >&2
+    return 0
+}
+
+# What benchmarks compare with, unpacked and not installed: no daemon is started, no root needed.
+ensure_peers() {
+    local peers=$root/benchmarks/.peers work
+    [ -e "$peers/.done" ] && return
+    work=$(mktemp -d)
+    echo "fetching peers to compare with (once) ..." >&2
+    if (cd "$work" && apt-get download xinetd openbsd-inetd ucspi-tcp) >/dev/null 2>&1 &&
+        mkdir -p "$peers" && for package in "$work"/*.deb; do dpkg -x "$package" "$peers"; done &&
+        "$venv/bin/python" -m venv "$peers/circus" &&
+        "$peers/circus/bin/python" -m pip install --quiet --disable-pip-version-check circus; then
+        touch "$peers/.done"
+    else
+        echo "could not fetch all of them: some comparisons will be skipped" >&2
+    fi
+    rm -rf "$work"
+}
+
+# Tests of the tunnel talk to real servers.
+ensure_sshd() {
+    command -v sshd >/dev/null || [ -x /usr/sbin/sshd ] && command -v ssh-keygen >/dev/null && return
+    if ! install_packages openssh-server openssh-client; then
+        echo "could not install it; as root: apt-get install openssh-server openssh-client, then run $0 again" >&2
+        return 2
+    fi
+}
+
 # ensure_venv demo|dev: dev has all that demo has.
 ensure_venv() {
     local lock=requirements/$1.lock stamp=$venv/.stamp-$1 python wanted

@@ -359,6 +359,7 @@ class PoolMaker:
         services: dict[str, dict[str, Any]],
         *,
         ports: PortRange,
+        clients: dict[str, Any] | None = None,
         **pool: Any,
     ) -> Path:
         """A ``pool.yml`` with a catalogue beside it."""
@@ -372,7 +373,8 @@ class PoolMaker:
                 (target / content["sdk"]["file"]).write_text(code)
         path = folder / "pool.yml"
         section = {"ports": str(ports)} | pool
-        path.write_text(yaml.safe_dump({"pool": section, "catalogue": ["services"]}))
+        file = {"pool": section, "catalogue": ["services"], "clients": clients or {}}
+        path.write_text(yaml.safe_dump(file))
         return path
 
     def start(
@@ -385,7 +387,7 @@ class PoolMaker:
         ports: PortRange | None = None,
         **pool: Any,
     ) -> RunningPool:
-        """A pool of these services; ``pool`` is its section in the file."""
+        """A pool of these services; ``pool`` is its section in the file, or its clients."""
         folder = self.folder()
         ports = ports or self.ports()
         path = self.write(folder, services, ports=ports, **pool)
@@ -470,5 +472,6 @@ def ended(pid: int) -> bool:
 
 def kill(pid: int) -> None:
     """``kill -9``; returns when the process is dead."""
+    assert pid > 0, "no process; 0 would be our whole group"
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: ended(pid), f"death of {pid}")

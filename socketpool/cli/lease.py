@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from socketpool.cli.base import printable, say
-from socketpool.cli.pooloptions import wait_option, with_pool
+from socketpool.cli.pooloptions import wait_option, with_near_pool, with_pool
 from socketpool.client.dial import dial_tcp
+from socketpool.client.environment import fill_url
 from socketpool.client.renewal import leased
 from socketpool.config.fields import Address, parse_duration
 from socketpool.errors import PoolUnreachable, UsageError
@@ -30,13 +31,18 @@ def _seconds(_: click.Context, __: click.Parameter, value: str | None) -> float 
         raise UsageError(f"--ttl: {error}") from None
 
 
+ttl_option = click.option(
+    "--ttl", callback=_seconds, metavar="90s|5m|1h", help="How long the lease lives."
+)
+
+
 @click.command("lease")
 @click.argument("services", nargs=-1, required=True)
-@click.option("--ttl", callback=_seconds, metavar="90s|5m|1h", help="How long the lease lives.")
+@ttl_option
 @click.option("--hold", is_flag=True, help="Keep it until Ctrl-C, then release it.")
 @wait_option
 @click.option("--json", "as_json", is_flag=True, help="Print the whole lease as JSON.")
-@with_pool
+@with_near_pool
 def lease(
     client: PoolClient,
     services: tuple[str, ...],
@@ -67,10 +73,16 @@ def lease(
 
 def _show(lease: ClientLease, *, as_json: bool) -> None:
     for service in lease.services:
-        _await_answer(service.host, service.port)
+        await_answer(service.host, service.port)
     if as_json:
         services = [
-            {"service": s.service, "host": s.host, "port": s.port, "instance": s.instance}
+            {
+                "service": s.service,
+                "host": s.host,
+                "port": s.port,
+                "instance": s.instance,
+                "url": fill_url(s.url, s.host, s.port),
+            }
             for s in lease.services
         ]
         answer = {"lease": lease.id, "token": lease.token, "ttl": lease.ttl, "services": services}
@@ -81,7 +93,8 @@ def _show(lease: ClientLease, *, as_json: bool) -> None:
         say(f"lease {lease.id}, for {lease.ttl:g} s")
 
 
-def _await_answer(host: str, port: int) -> None:
+def await_answer(host: str, port: int) -> None:
+    """Return when somebody answers there; raises PoolUnreachable when nobody does for a while."""
     deadline = time.monotonic() + ANSWER_SECONDS
     while True:
         try:

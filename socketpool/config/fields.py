@@ -96,6 +96,20 @@ def check_port(text: str | int, *, lowest: int = 1) -> int:
     return int(text)
 
 
+DEFAULT_URL = "tcp://{host}:{port}"
+"""The form of a service's URL when its service.yml has none."""
+
+
+def check_url(form: str) -> str:
+    """Raise ValueError unless the text is a URL with ``{host}`` and ``{port}`` to be filled in."""
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*:[!-~]{1,500}", form):
+        raise ValueError(f"{form!r} is not a URL; write it as redis://{{host}}:{{port}}/0")
+    words = re.findall(r"\{([^{}]*)\}", form)
+    if set(words) != {"host", "port"} or form.count("{") + form.count("}") != 2 * len(words):
+        raise ValueError(f"{form!r}: a URL has the placeholders {{host}} and {{port}}, no others")
+    return form
+
+
 def _as_range(value: object) -> PortRange:
     return value if isinstance(value, PortRange) else PortRange.parse(str(value))
 

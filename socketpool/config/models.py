@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from socketpool.config.clients import ClientName, ClientSettings
 from socketpool.config.fields import (
+    DEFAULT_URL,
     Address,
     Count,
     Duration,
@@ -18,6 +19,7 @@ from socketpool.config.fields import (
     Size,
     Strict,
     check_host,
+    check_url,
 )
 from socketpool.core.ports import PortRange
 
@@ -188,6 +190,7 @@ class ServiceFile(Strict):
     command: _Arguments | None = None
     sdk: Sdk | None = None
     client: Literal["upload", "vendor", "download"] | None = None
+    url: Annotated[str, AfterValidator(check_url)] = DEFAULT_URL
     warm: Count = 1
     max: Count = 8
     readiness: Readiness = Readiness()

@@ -36,6 +36,9 @@ from socketpool.errors import ConfigError
 SHIPPED = "shipped"
 """The catalogue entry that stands for the services that come with socketpool."""
 
+EXTRA = "extra"
+"""The catalogue entry for those that come with it too, but need programs that may be missing."""
+
 
 class Service(ServiceFile):
     """A service of the catalogue with its overrides applied."""
@@ -86,6 +89,14 @@ class Settings(Strict):
 def shipped_catalogue() -> Path:
     """The folder of the services that come with the package."""
     return Path(__file__).resolve().parent.parent / "catalogue"
+
+
+def extra_catalogue() -> Path:
+    """The folder of services for programs that are not ours, such as databases."""
+    return shipped_catalogue() / "extra"
+
+
+_KEYWORDS = {SHIPPED: shipped_catalogue, EXTRA: extra_catalogue}
 
 
 def load_settings(
@@ -151,11 +162,12 @@ def _exists(path: Path) -> bool:
 def _read_catalogue(source: str, base: Path, file: PoolFile) -> dict[str, Service]:
     services: dict[str, Service] = {}
     for entry in file.catalogue if file.catalogue is not None else (SHIPPED,):
-        root = shipped_catalogue() if entry == SHIPPED else base / entry
+        root = _KEYWORDS[entry]() if entry in _KEYWORDS else base / entry
         if not root.is_dir():
             raise ConfigError(
                 f"{source}: catalogue: {root} is not a folder",
-                hint=f"name folders of services, relative to the pool's file, or {SHIPPED!r}",
+                hint=f"name folders of services, relative to the pool's file, "
+                f"{SHIPPED!r} or {EXTRA!r}",
             )
         for folder in sorted(p.parent for p in root.glob("*/service.yml")):
             service = read_service(folder)

@@ -82,6 +82,7 @@ class Pool:
         self._new_id = new_id
         self._by_key: dict[tuple[str, str], str] = {}  # client and request key -> lease
         self._count: Counter[str] = Counter()  # client -> its leases
+        self._moving: set[int] = set()  # ports of instances that are on their way
         self._resting: dict[int, tuple[str, float]] = {}  # port -> service that had it, until
         # In the order in which they became idle, so that use is spread and what was just given
         # back rests longest.
@@ -105,6 +106,8 @@ class Pool:
         self._know(instance.service)
         self.instances[instance.port] = instance
         self._resting.pop(instance.port, None)
+        if instance.state in MOVING:
+            self._moving.add(instance.port)
         if instance.state is InstanceState.IDLE:
             self._idle[instance.service][instance.port] = None
         self.held[instance.service] += instance.state in HELD
@@ -181,7 +184,7 @@ class Pool:
 
     def settled(self) -> bool:
         """Whether no instance is on its way: each is ready, leased, stopped or has failed."""
-        return not any(i.state in MOVING for i in self.instances.values())
+        return not self._moving
 
     def missing(self, service: str, waiting: int, now: float) -> int:
         """How many more instances are needed for those who wait, the warm set and what is to come.
@@ -220,6 +223,7 @@ class Pool:
         """A stopped instance is no more; its port rests."""
         gone = self.apply(port, InstanceEvent.REMOVED, now)
         del self.instances[port]
+        self._moving.discard(port)
         self._resting[port] = (gone.service, now + self.port_rest)
 
     def _know(self, service: str) -> None:
@@ -240,6 +244,10 @@ class Pool:
             self._idle[service][after.port] = None
         else:
             self._idle[service].pop(after.port, None)
+        if after.state in MOVING:
+            self._moving.add(after.port)
+        else:
+            self._moving.discard(after.port)
         if after.state is InstanceState.LEASED and before.state is InstanceState.IDLE:
             self.usage[service].note_lease(self.held[service], now)
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -101,7 +100,8 @@ class Instance:
         """Start it; `output` tells when it listens."""
         self._clear()
         claim = LeaseClaim(LEASE, time.time_ns())
-        Fence.create(self._state.fence).admit([self._listen.port], claim.generation)
+        with closing(Fence.create(self._state.fence)) as fence:
+            fence.admit([self._listen.port], claim.generation)
         token = LeaseTokens(ensure_secret(self._state.lease_key)).sign(claim)
         self._write(self.token_file, token + "\n")
         self._write(self._state.supervisord_pid, str(os.getpid()))
@@ -143,7 +143,7 @@ class Instance:
         self._clear()
 
     def _clear(self) -> None:
-        shutil.rmtree(self._state.workspaces / LEASE, ignore_errors=True)
+        launch.wipe(self._state.workspaces / LEASE)
         for path in (self.token_file, self._state.supervisord_pid):
             path.unlink(missing_ok=True)
 

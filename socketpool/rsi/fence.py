@@ -26,7 +26,8 @@ class Fence:
 
     def __init__(self, fd: int, *, writable: bool) -> None:
         prot = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        self._generations = memoryview(mmap.mmap(fd, _BYTES, mmap.MAP_SHARED, prot)).cast("Q")
+        self._memory = mmap.mmap(fd, _BYTES, mmap.MAP_SHARED, prot)
+        self._generations = memoryview(self._memory).cast("Q")
 
     @classmethod
     def create(cls, path: Path) -> Fence:
@@ -47,6 +48,11 @@ class Fence:
             return cls(fd, writable=False)
         finally:
             os.close(fd)
+
+    def close(self) -> None:
+        """Let go of the memory; what others see of it stays as it is."""
+        self._generations.release()
+        self._memory.close()
 
     def admit(self, ports: Iterable[int], generation: int) -> None:
         """Let the holder of this generation, and nobody else, in at these ports."""

@@ -113,8 +113,8 @@ def discard(workspaces: Path, trash: Path, lease_id: str) -> None:
 
     Raises OSError; the lease has ended all the same, and the directory is looked for again.
     """
-    with suppress(FileNotFoundError):
-        (workspaces / lease_id).rename(trash / f"{lease_id}.{time.monotonic_ns()}")
+    with suppress(FileNotFoundError):  # plain strings: it is done for every lease there is
+        os.rename(f"{workspaces}/{lease_id}", f"{trash}/{lease_id}.{time.monotonic_ns()}")  # noqa: PTH104
 
 
 class WorkspaceLock(SemaphoreInterface):

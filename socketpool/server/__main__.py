@@ -14,7 +14,7 @@ import uvloop
 from socketpool.config.settings import Settings
 from socketpool.config.statedir import StateDir
 from socketpool.errors import ConfigError, SocketpoolError
-from socketpool.logs import log_to_stderr
+from socketpool.logs import log_in_batches
 from socketpool.rsi.tokens import LeaseTokens, read_secret
 from socketpool.server.app import make_app
 from socketpool.server.http import BoundedHttp
@@ -32,7 +32,7 @@ BACKLOG = 2048
 
 def main(root: str) -> int:
     """Serve until SIGTERM; returns the exit code."""
-    log_to_stderr()
+    log_in_batches()
     state = StateDir(Path(root))
     end_with_supervisord(str(state.supervisord_pid))  # what clients were told is durable
     try:

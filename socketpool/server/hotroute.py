@@ -1,7 +1,7 @@
 """Routes of the API for which FastAPI's own handling of requests takes longer than their work.
 
-They are declared and described like all others; only what happens at a request differs: one model
-is read from the body, one is written, and nothing else is looked for.
+They are declared and described like all others; only what happens at a request differs: it passes
+by the middleware, one model is read from the body, one is written, and nothing else is looked for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from fastapi import FastAPI
+    from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
+
+    OnError = Callable[[Request, Exception], Awaitable[Response]]
 
 
 class HotRoute(APIRoute):
@@ -35,9 +41,10 @@ class HotRoute(APIRoute):
                 self._request = name
             elif isinstance(kind, type) and issubclass(kind, BaseModel):
                 self._body = name, kind
-        self.app = self._serve
+        self.app = self.serve
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as an ASGI application; ``path_params`` are in its scope."""
         arguments: dict[str, Any] = dict(scope["path_params"])
         message = await receive()
         if self._request:
@@ -56,3 +63,35 @@ class HotRoute(APIRoute):
         status = self.status_code or 200
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+class HotLane:
+    """ASGI middleware that serves the hot routes of an application itself.
+
+    ``on_error`` holds what the application does with exceptions.
+    """
+
+    def __init__(self, app: FastAPI, on_error: Mapping[type[Exception], OnError]) -> None:
+        self._app = app
+        self._routes = [route for route in app.router.routes if isinstance(route, HotRoute)]
+        self._on_error = on_error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve it here, or pass it on."""
+        if scope["type"] == "http":
+            for route in self._routes:
+                if scope["method"] in (route.methods or ()):
+                    found = route.path_regex.match(scope["path"])
+                    if found is not None:
+                        scope["path_params"] = found.groupdict()
+                        await self._serve(route, scope, receive, send)
+                        return
+        await self._app(scope, receive, send)
+
+    async def _serve(self, route: HotRoute, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await route.serve(scope, receive, send)
+        except tuple(self._on_error) as error:
+            handle = next(h for cls, h in self._on_error.items() if isinstance(error, cls))
+            response = await handle(Request(scope), error)
+            await response(scope, receive, send)

@@ -127,6 +127,7 @@ class Keeper:
                     await task
             self.instances.close()
             await self._journal.close()
+            self._fence.close()
 
     def client_of(self, token: str) -> str | None:
         """The name of the client whose token it is; None when it is nobody's."""
@@ -168,11 +169,6 @@ class Keeper:
     def reload_soon(self) -> None:
         """For a signal: reload, and tell the log what came of it."""
         self._reload_task = asyncio.create_task(self._reload_and_log())
-
-    def portion_of(self, service: str) -> str | None:
-        """The client portion of a service; None for one that a reload has taken away, too."""
-        known = self.settings.services.get(service)
-        return None if known is None else known.client
 
     async def _reload_and_log(self) -> None:
         try:

@@ -17,7 +17,7 @@ from socketpool.core.clients import OPERATOR
 from socketpool.core.lifecycle import LeaseEvent
 from socketpool.core.pool import Exhausted, UnknownService
 from socketpool.core.records import Lease
-from socketpool.errors import NoCapacity, SocketpoolError
+from socketpool.errors import NoCapacity, SocketpoolError, UsageError
 from socketpool.rsi import workspace
 from socketpool.rsi.tokens import LeaseClaim
 from socketpool.server.asking import (
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from socketpool.rsi.fence import Fence
     from socketpool.rsi.tokens import LeaseTokens
     from socketpool.server.journal import Journal
+
+SHORT_WAIT = 0.05
+"""Seconds that a request may wait before it is watched whether its client does."""
 
 log = logging.getLogger("socketpool.leases")
 
@@ -124,8 +127,8 @@ class LeaseKeeper:
         """A lease, new or the one that the same request key already got.
 
         ``hung_up`` returns when the client does not wait any more.  Raises
-        :class:`ServiceUnknown`, :class:`ServiceForbidden`, :class:`NoCapacity`,
-        :class:`QuotaExceeded`, :class:`KeyReused`, :class:`ClientGone` or
+        :class:`ServiceUnknown`, :class:`UsageError`, :class:`ServiceForbidden`,
+        :class:`NoCapacity`, :class:`QuotaExceeded`, :class:`KeyReused`, :class:`ClientGone` or
         :class:`~socketpool.store.contract.StoreError`.
         """
         story = Story(ask)
@@ -196,6 +199,12 @@ class LeaseKeeper:
                 raise ServiceUnknown(
                     f"no service is named {service!r}",
                     hint="known services: " + ", ".join(sorted(self._pool.services)),
+                )
+            most = self._pool.services[service].most
+            if ask.services.count(service) > most:  # it would wait in vain, and others behind it
+                raise UsageError(
+                    f"there are never more than {most} instances of {service}",
+                    hint="lease fewer, or ask the operator to raise max",
                 )
         ttl = min(ask.ttl, self.limits.max)
         if ask.client == OPERATOR:
@@ -278,11 +287,17 @@ class LeaseKeeper:
         waiting = self._waits.get((ask.client, ask.key)) or self._join(ask, story)
         _check_same(waiting.services, ask)
         waiting.sharers += 1
-        gone = None if hung_up is None else asyncio.ensure_future(hung_up())
-        awaited: set[asyncio.Future[Any]] = {waiting.future} | ({gone} if gone else set())
+        gone: asyncio.Future[None] | None = None
         abandoned = True
         try:
-            await asyncio.wait(awaited, timeout=ask.wait, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({waiting.future}, timeout=min(ask.wait, SHORT_WAIT))
+            if not waiting.future.done() and ask.wait > SHORT_WAIT:
+                awaited: set[asyncio.Future[Any]] = {waiting.future}
+                if hung_up is not None:
+                    gone = asyncio.ensure_future(hung_up())
+                    awaited.add(gone)
+                remaining = ask.wait - SHORT_WAIT
+                await asyncio.wait(awaited, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
             if waiting.future.done():
                 await self._durable(waiting.future.result())
             abandoned = gone is not None and gone.done()
@@ -356,7 +371,8 @@ class LeaseKeeper:
             log.info("lease ended", extra={"lease": lease.id, "how": event})
         self.queue.serve()
         self._wanted()
-        self._journal.write(Forget(lease.id)).add_done_callback(partial(_log_failure, lease.id))
+        forgotten = self._journal.write_later(Forget(lease.id))
+        forgotten.add_done_callback(partial(_log_failure, lease.id))
 
 
 def _check_same(services: tuple[str, ...], ask: Ask) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from socketpool.rsi import workspace
+from socketpool.supervision.launch import wipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -55,4 +55,4 @@ def sweep(state: StateDir, found: Collection[str], is_live: Callable[[str], bool
 def empty_trash(state: StateDir) -> None:
     """Delete what leases left behind; raises OSError when the trash can't be read."""
     for path in state.trash.iterdir():
-        shutil.rmtree(path, ignore_errors=True)
+        wipe(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 MOST_SERVICES = 16
 LONGEST_WAIT = 300.0
@@ -13,7 +13,7 @@ _Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 
 class LeaseRequest(BaseModel):
-    """Ask for one instance of each service, all or nothing."""
+    """Ask for one instance of each service, all or nothing; one named twice gives two."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -28,13 +28,6 @@ class LeaseRequest(BaseModel):
         float, Field(ge=0, le=LONGEST_WAIT, description="seconds to wait for capacity")
     ] = 10.0
 
-    @field_validator("services")
-    @classmethod
-    def _distinct(cls, value: list[str]) -> list[str]:
-        if len(set(value)) != len(value):
-            raise ValueError("each service can be named once")
-        return value
-
 
 class LeasedService(BaseModel):
     """Where one service of a lease is reached, and what is to be done with it."""
@@ -44,6 +37,7 @@ class LeasedService(BaseModel):
     port: int
     instance: str
     client: str | None = Field(description="the client portion it works with; null for a plain one")
+    url: str = Field(description="the form of its URL: {host} and {port} are to be filled in")
 
 
 class LeaseView(BaseModel):
@@ -87,6 +81,7 @@ class ServiceView(BaseModel):
     service: str
     description: str
     client: str | None
+    url: str = Field(description="the form of its URL")
     warm: int
     max: int
     instances: dict[str, int]

@@ -105,6 +105,10 @@ class Supervisor:
         """The process id of supervisord itself."""
         return int(self._call("getPID"))
 
+    def version(self) -> str:
+        """supervisord's own version, such as ``4.2.5``."""
+        return str(self._call("getSupervisorVersion"))
+
     def start(self, name: str) -> None:
         """Start a process and don't wait for it; one that runs already is fine."""
         self._call("startProcess", name, False, tolerate=(Faults.ALREADY_STARTED,))  # noqa: FBT003

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -76,7 +75,7 @@ class InProcessPool:
         with ExitStack() as stack:
             self._state = stack.enter_context(private_state())
             self._state.check()
-            self._fence = Fence.create(self._state.fence)
+            self._fence = stack.enter_context(closing(Fence.create(self._state.fence)))
             self._tokens = LeaseTokens(read_secret(self._state.lease_key))
             self._messages = stack.enter_context(closing(ReadyMessages(self._state.notify_socket)))
             # The kernel ends a child with the *thread* that started it: one that stays.
@@ -176,7 +175,7 @@ class InProcessPool:
         self._fence.bar(i.port for i in held)
         workspaces_of.discard(self._state.workspaces, self._state.trash, lease_id)
         for path in self._state.trash.glob(f"{lease_id}.*"):
-            shutil.rmtree(path, ignore_errors=True)
+            launch.wipe(path)
         programs = [i for i in held if i.service.sdk is None]
         _end(programs)
         self._start(programs)
@@ -286,6 +285,7 @@ class _Instance:
             port=self.port,
             instance=f"{name}:{self.port}",
             client=self.service.client,
+            url=self.service.url,
         )
 
     def output(self) -> str:

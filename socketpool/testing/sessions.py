@@ -82,8 +82,12 @@ def process(vendor: type[VendorServer] | Path | str, members: Mapping[str, bytes
     The code runs in this process and thread: the limits of ``service.yml`` don't apply, but for
     ``archive_size``, and nothing ends a vendor that hangs.  `InProcessPool` has all of that.
     """
-    with private_state() as state, _importing():
-        run = _Run(state)
+    with (
+        private_state() as state,
+        closing(Fence.create(state.fence)) as fence,
+        _importing(),
+    ):
+        run = _Run(state, fence)
         subject = _subject(vendor, state)
         limits = subject.limits
         run.converse(_class_of(shipped("upload")), _Send(_write_zip(state, members)), limits)
@@ -151,12 +155,12 @@ class _Send(Portion):
 class _Run:
     """The sessions of one lease, one after the other."""
 
-    def __init__(self, state: StateDir) -> None:
+    def __init__(self, state: StateDir, fence: Fence) -> None:
         self._state = state
         self._claim = LeaseClaim("0" * 16, 1)
         self._tokens = LeaseTokens(read_secret(state.lease_key))
-        self._tenure = Tenure(Fence.create(state.fence), PORT, self._claim.generation)
-        self._tenure.fence.admit([PORT], self._claim.generation)
+        self._tenure = Tenure(fence, PORT, self._claim.generation)
+        fence.admit([PORT], self._claim.generation)
 
     def converse(
         self, service: ServiceFactory, portion: Portion, limits: SessionLimits

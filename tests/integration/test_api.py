@@ -102,6 +102,12 @@ def test_a_key_with_another_request_is_a_conflict(shared_pool: RunningPool) -> N
         assert (answer.status, answer.body["code"]) == (409, "key-reused")
 
 
+def test_a_service_named_twice_is_leased_twice(shared_pool: RunningPool) -> None:
+    with shared_pool.leased("web", "probe", "web") as lease:
+        assert [s["service"] for s in lease["services"]] == ["web", "probe", "web"]
+        assert len({s["port"] for s in lease["services"]}) == 3
+
+
 def test_an_unknown_service_is_refused_with_the_known_ones(shared_pool: RunningPool) -> None:
     answer = shared_pool.request("POST", "/v1/leases", {"services": ["probe", "nope"]})
     assert (answer.status, answer.body["code"]) == (404, "unknown-service")
@@ -115,7 +121,7 @@ BAD_REQUESTS = {
     "empty services": {"services": []},
     "a text for services": {"services": "probe"},
     "numbers for services": {"services": [1]},
-    "one service twice": {"services": ["probe", "probe"]},
+    "more of one service than there can be": {"services": ["web"] * 5},
     "too many services": {"services": [f"s{n}" for n in range(17)]},
     "a name too long": {"services": ["x" * 65]},
     "an empty name": {"services": [""]},

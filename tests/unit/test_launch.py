@@ -7,13 +7,19 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from socketpool.supervision import launch
 from socketpool.supervision.launch import fill
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NOBODY = 65534
 
 SHOW = """
 import json, os, resource, sys, pathlib
@@ -225,3 +231,72 @@ def test_a_probe_does_not_outlive_who_asked_for_it(spec: dict[str, Any], tmp_pat
     done = probe(spec | {"probe": ["true"]}, tmp_path, parent=1)
     assert done.returncode != 0
     assert "has ended" in done.stderr
+
+
+# -- wiping ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree() -> Iterator[Path]:
+    """A folder of an ordinary user, to whom permissions mean something."""
+    root = Path(tempfile.mkdtemp(dir="/tmp"))
+    user, group = os.geteuid(), os.getegid()
+    if user == 0:
+        os.chown(root, NOBODY, NOBODY)
+        os.setegid(NOBODY)
+        os.seteuid(NOBODY)
+    try:
+        (root / "wiped").mkdir()
+        yield root / "wiped"
+    finally:
+        os.seteuid(user)
+        os.setegid(group)
+        launch.wipe(root)
+
+
+def test_a_tree_is_wiped_and_what_its_links_lead_to_is_not(tree: Path) -> None:
+    outside = tree.parent / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("precious")
+    (tree / "sub" / "sub").mkdir(parents=True)
+    (tree / "sub" / "file").touch()
+    (tree / "link").symlink_to(outside)
+    (tree / "sub" / "link").symlink_to(outside / "file")
+    (tree / "hard").hardlink_to(outside / "file")
+    os.mkfifo(tree / "pipe")
+    launch.wipe(tree)
+    assert not tree.exists()
+    assert (outside / "file").read_text() == "precious"
+    link = tree.parent / "to-outside"
+    link.symlink_to(outside)
+    launch.wipe(link)
+    assert sorted(p.name for p in tree.parent.iterdir()) == ["outside"]
+
+
+def test_closed_folders_are_wiped_too(tree: Path) -> None:
+    (tree / "read-only" / "shut").mkdir(parents=True)
+    (tree / "read-only" / "file").touch()
+    (tree / "read-only" / "shut" / "file").touch()
+    for folder, mode in (("read-only/shut", 0), ("read-only", 0o500), ("", 0)):
+        (tree / folder).chmod(mode)
+    launch.wipe(tree)
+    assert not tree.exists()
+
+
+def test_a_tree_deeper_than_any_path_is_wiped(tree: Path) -> None:
+    folder = os.open(tree, os.O_RDONLY)
+    for _ in range(5000):
+        os.mkdir("deeper", dir_fd=folder)
+        below = os.open("deeper", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(folder)
+    launch.wipe(tree)
+    assert not tree.exists()
+
+
+def test_wiping_a_file_or_nothing_is_fine(tree: Path) -> None:
+    (tree / "file").touch()
+    launch.wipe(tree / "file")
+    launch.wipe(tree / "file")
+    assert list(tree.iterdir()) == []

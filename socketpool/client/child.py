@@ -1,0 +1,79 @@
+"""A program that runs in the foreground on our behalf, as if the user had started it himself.
+
+It shares our terminal and process group, so what is typed at the terminal reaches it without us;
+what other processes send to us is passed on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+STOP_SECONDS = 10.0
+"""How long the program may take to end after it was told to, before it is killed."""
+
+NOT_FOUND = 127
+NOT_EXECUTABLE = 126
+
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ASK_TO_END = (signal.SIGTERM, signal.SIGHUP)
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+_BY_KERNEL = 0x80  # si_code of a signal that the terminal sent to the whole process group
+_BEAT = 0.25
+
+
+def run_child(
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    keep_running: Callable[[], bool] = lambda: True,
+    stop_seconds: float = STOP_SECONDS,
+) -> int:
+    """Run the program to its end; returns its exit code as a shell tells it (128+n for signals).
+
+    SIGTERM and SIGHUP are passed on, and the program is killed when it has not ended
+    ``stop_seconds`` later; SIGINT is passed on too, but what it means is up to the program.  It is
+    told to end in the same way when ``keep_running`` says no.  Raises OSError when it can't be
+    started.
+
+    Those signals stay blocked in this thread afterwards: whatever is left to be done then must not
+    be interrupted by an impatient second one.
+    """
+    heard = {n for n in _PASSED_ON if signal.getsignal(n) != signal.SIG_IGN}  # nohup
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, heard | {signal.SIGCHLD})
+    pid = os.posix_spawnp(
+        argv[0], list(argv), environment, setsigmask=before, setsigdef=_IGNORED_BY_PYTHON
+    )
+    deadline = float("inf")
+    while True:
+        info = signal.sigtimedwait(heard | {signal.SIGCHLD}, _BEAT)
+        if info is not None and info.si_signo in heard:
+            if info.si_code != _BY_KERNEL:
+                _send(pid, info.si_signo)
+            if info.si_signo in _ASK_TO_END:
+                deadline = min(deadline, time.monotonic() + stop_seconds)
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return exit_code(status)
+        if deadline == float("inf") and not keep_running():
+            _send(pid, signal.SIGTERM)
+            deadline = time.monotonic() + stop_seconds
+        if time.monotonic() > deadline:
+            _send(pid, signal.SIGKILL)
+
+
+def exit_code(status: int) -> int:
+    """A wait status as shells show it."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _send(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # it has become another user's: set-user-id
+        os.kill(pid, number)
