@@ -47,7 +47,6 @@ class Blocks:
         host: str,
         look: Callable[[], None],
     ) -> None:
-        self.refused: set[str] = set()  # configuration files that supervisord can't read
         self._pool = pool
         self._state = state
         self._supervisor = supervisor
@@ -62,6 +61,10 @@ class Blocks:
         """A block is there already."""
         self._numbers[service] = max(self._numbers.get(service, 0), number)
         self._retiring.discard(block)
+
+    def refused_files(self) -> list[str]:
+        """The configuration files that supervisord could not read, and that were set aside."""
+        return sorted(f"{path.stem}.conf" for path in self._state.programs.glob("*.refused"))
 
     @property
     def registering(self) -> bool:
@@ -186,7 +189,6 @@ class Blocks:
                 self._supervisor.reload()
             except ConfigRefused as error:
                 path.rename(kept)
-                self.refused.add(path.name)
                 extra = {"file": path.name, "error": error.message}
                 log.error("supervisord refuses a file; set aside", extra=extra)
 

@@ -94,10 +94,11 @@ class InstanceKeeper:
             look=self.look,
         )
         self.drains = Drains(
-            pool, state.drained, leaving=self.blocks.is_retiring, changed=self.look_at_all
+            pool, state.drained, leaving=self.blocks.is_retiring, changed=self._on_drained
         )
         self._gone: dict[int, int] = {}  # port -> the process that was last seen to end
         self._halted: set[int] = set()  # failed instances that supervisord no longer respawns
+        self._parked: set[int] = set()  # leased ones that an operator has stopped
         self._renewed: set[int] = set()  # instances whose process ended since they were given back
         self._outdated: set[int] = set()  # instances whose service was changed since they started
 
@@ -198,6 +199,10 @@ class InstanceKeeper:
         self.prober.close()
         self.worker.close()
 
+    def _on_drained(self) -> None:
+        self._changed()
+        self.look_at_all()
+
     # -- observation -------------------------------------------------------------------------
 
     def _needs_look(self, instance: Instance) -> bool:
@@ -206,7 +211,8 @@ class InstanceKeeper:
         What exits again and again while it is leased is left to supervisord's own slower pace.
         """
         if instance.state in HELD:
-            return not instance.pid and instance.exits < EXITS_BEFORE_FAILED
+            loops = instance.exits >= EXITS_BEFORE_FAILED
+            return not (instance.pid or loops or instance.port in self._parked)
         return instance.state in MOVING
 
     async def _beat(self) -> None:
@@ -268,6 +274,8 @@ class InstanceKeeper:
                 await self._stop(instance, process)
             case InstanceState.REGISTERED | InstanceState.STOPPED:
                 await self._at_rest(instance, process, fresh=fresh)
+            case InstanceState.LEASED | InstanceState.DRAINING:
+                (self._parked.add if process.at_rest else self._parked.discard)(instance.port)
         return False
 
     def _identify(self, instance: Instance, process: ProcessInfo) -> tuple[int, bool]:
@@ -326,7 +334,9 @@ class InstanceKeeper:
 
     async def _recycle(self, instance: Instance, process: ProcessInfo, pid: int) -> None:
         """Have another process in its place; one that was there while it was leased won't do."""
-        if process.at_rest:
+        if process.at_rest and instance.port in self._parked:
+            self._pool.apply(instance.port, InstanceEvent.STOPPED, _now())
+        elif process.at_rest:
             await self._start(instance)
         elif pid and instance.port in self._renewed:
             self._spawned(instance)  # supervisord has respawned it
@@ -341,6 +351,7 @@ class InstanceKeeper:
     def _spawned(self, instance: Instance) -> None:
         self._pool.apply(instance.port, InstanceEvent.SPAWNED, _now())
         self._renewed.discard(instance.port)
+        self._parked.discard(instance.port)
         self._outdated.discard(instance.port)
 
     async def _stop(self, instance: Instance, process: ProcessInfo) -> None:

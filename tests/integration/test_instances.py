@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -305,6 +306,23 @@ def test_a_program_is_ready_when_its_probe_says_so_and_replaced_when_it_no_longe
     assert pool.instance(port)["state"] == "starting"
     flag.touch()
     pool.await_state(port, "idle")
+
+
+def test_an_overload_is_served_in_turn_and_leaves_nothing_behind(pool: RunningPool) -> None:
+    """Many more clients than instances, each restarted after each lease."""
+    with ThreadPoolExecutor(12) as clients:
+        leases = [clients.submit(_lease_and_release, pool, "web") for _ in range(24)]
+        ports = {lease.result() for lease in leases}
+    assert len(ports) == 1
+    with Traffic(pool, ("probe",), clients=10) as traffic:
+        traffic.await_served(60)
+    assert traffic.failures == []
+    assert len(pool.instances("probe")) <= 2
+
+
+def _lease_and_release(pool: RunningPool, service: str) -> int:
+    with pool.leased(service, wait=200) as lease:
+        return int(place(lease, service)["port"])
 
 
 def test_a_probe_that_hangs_delays_nobody_and_leaves_nothing_running(new_pool: PoolMaker) -> None:

@@ -68,6 +68,22 @@ def test_all_instances_stopped_by_an_operator_stay_so_until_they_are_started(
     assert len(pool.instances()) == 2
 
 
+def test_a_leased_instance_stopped_by_an_operator_stays_so_after_its_lease(
+    new_pool: PoolMaker,
+) -> None:
+    pool = new_pool.start({"probe": PROBE | {"warm": 1, "max": 1}})
+    lease = pool.lease("probe")
+    (instance,) = pool.instances()
+    pool.supervisorctl("stop", instance["instance"])
+    eventually(lambda: pool.instance(instance["port"])["pid"] == 0, "its end to be seen")
+    assert pool.instance(instance["port"])["state"] == "leased"
+    pool.release(lease)
+    pool.await_state(instance["port"], "stopped")
+    pool.supervisorctl("start", instance["instance"])
+    with pool.leased("probe", wait=30) as other:
+        assert ask_probe(other, "echo", text="x") == "x"
+
+
 def test_a_daemon_that_an_earlier_process_of_an_instance_left_is_ended(
     new_pool: PoolMaker, tmp_path: Path
 ) -> None:

@@ -137,7 +137,9 @@ def test_numbers_change_without_a_restart(new_pool: PoolMaker) -> None:
     assert (shown["warm"], shown["max"]) == (4, 9)
     pool.edit(services={"probe": {"warm": 1}})
     assert reload(pool).returncode == 0
-    eventually(lambda: len(pool.instances("probe")) <= 2, "to shrink", 60)
+    eventually(
+        lambda: len(pool.instances("probe")) <= 2, f"to shrink: {pool.log('pool-server')}", 60
+    )
 
 
 BAD = {

@@ -38,7 +38,8 @@ leased+returned=idle leased+returned-dirty=recycling leased+lost=leased
 leased+distrusted=leased leased+drained=draining
 draining+returned=stopping draining+returned-dirty=stopping draining+lost=draining
 draining+distrusted=draining draining+resumed=leased
-recycling+lost=recycling recycling+spawned=starting recycling+drained=stopping
+recycling+lost=recycling recycling+spawned=starting
+recycling+stopped=stopped recycling+drained=stopping
 failed+ready=idle failed+lost=failed failed+spawned=starting failed+drained=stopping
 stopping+lost=stopping stopping+stopped=stopped stopping+resumed=recycling
 stopped+spawned=starting stopped+resumed=registered stopped+removed=removed
