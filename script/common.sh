@@ -74,6 +74,15 @@ ensure_peers() {
     rm -rf "$work"
 }
 
+# Tests of the tunnel talk to real servers.
+ensure_sshd() {
+    command -v sshd >/dev/null || [ -x /usr/sbin/sshd ] && command -v ssh-keygen >/dev/null && return
+    if ! install_packages openssh-server openssh-client; then
+        echo "could not install it; as root: apt-get install openssh-server openssh-client, then run $0 again" >&2
+        return 2
+    fi
+}
+
 # ensure_venv demo|dev: dev has all that demo has.
 ensure_venv() {
     local lock=requirements/$1.lock stamp=$venv/.stamp-$1 python wanted

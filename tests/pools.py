@@ -255,8 +255,30 @@ class RunningPool:
 
         return eventually(idle, f"{count} idle {service}")
 
+    def assert_sound(self) -> None:
+        """No instance belongs to two leases, and the tables agree on who has which."""
+        leases = self.request("GET", "/v1/leases").body
+        held = sorted(e["port"] for lease in leases for e in lease["services"])
+        assert len(held) == len(set(held)), leases
+        taken = [i for i in self.instances() if i["state"] in {"leased", "draining"}]
+        assert sorted(i["port"] for i in taken) == held, (taken, leases)
+
     def log(self, name: str) -> str:
         return (self.state / "logs" / f"{name}.log").read_text()
+
+    def edit(self, **changes: Any) -> None:
+        """Change the pool's file: ``pool``, ``services``, ``catalogue`` and so on, as they are."""
+        path = self.folder / "pool.yml"
+        content = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump(content | changes))
+
+    def edit_service(self, name: str, **changes: Any) -> None:
+        """Change the file of a service, or write a new one."""
+        folder = self.folder / "services" / name
+        folder.mkdir(exist_ok=True)
+        path = folder / "service.yml"
+        content = yaml.safe_load(path.read_text()) if path.exists() else {}
+        path.write_text(yaml.safe_dump(content | changes))
 
     def supervisorctl(self, *arguments: str) -> str:
         """What supervisorctl prints."""

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 import socketpool
+from socketpool.cli.access import Way, reach
 from socketpool.cli.archive_commands import show_plan
-from socketpool.cli.base import HELP_NAMES, HostType, HowtoCommand, PortType, run, say
+from socketpool.cli.base import HELP_NAMES, HostType, PortType, run, say
 from socketpool.cli.hook import load_hook
 from socketpool.cli.pooloptions import state_dir_option, token_file_option, wait_option
+from socketpool.cli.profiled import ProfiledCommand
 from socketpool.cli.progress import JsonReporter, with_reporter
-from socketpool.client.api import PoolClient
+from socketpool.cli.sshoptions import accept_new_option, ssh_config_option, ssh_option
 from socketpool.client.jobs import split_words
 from socketpool.client.roundtrip import Run, Wishes
 from socketpool.client.steps import NEEDS
-from socketpool.client.token import find_access
 from socketpool.errors import SocketpoolError, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command(
-    "socketpool_client", cls=HowtoCommand, context_settings={"help_option_names": HELP_NAMES}
+    "socketpool_client", cls=ProfiledCommand, context_settings={"help_option_names": HELP_NAMES}
 )
 @click.argument("ip", type=HostType())
 @click.argument("port", type=PortType(lowest=1))
@@ -47,6 +47,9 @@ _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 @token_file_option
 @state_dir_option
 @wait_option
+@ssh_option
+@ssh_config_option
+@accept_new_option
 @click.version_option(socketpool.__version__)
 @with_reporter
 def command(
@@ -66,6 +69,9 @@ def command(
     token_file: str | None,
     state_dir: str | None,
     wait: float,
+    ssh: str | None,
+    ssh_config: Path | None,
+    accept_new: bool,
 ) -> None:
     """Lease the services, run the client portion of each in this order, release."""
     wishes = Wishes(
@@ -85,13 +91,21 @@ def command(
         for path in (filename, *(Path(word) for word in services if _names_a_file(word))):
             show_plan(path, policy, wishes.hook)
         return
-    access = find_access(ip, port, file=token_file, state_dir=state_dir)
-    with closing(PoolClient(access.host, port, access.token, known=access.known)) as client:
+    way = Way(
+        host=ip,
+        port=port,
+        token_file=token_file,
+        state_dir=state_dir,
+        ssh=ssh,
+        ssh_config=ssh_config,
+        accept_new=accept_new,
+    )
+    with reach(way, reporter.note) as client:
         kinds = client.kinds()
         jobs = split_words(filename, services, kinds, _find)
         if len(jobs) > 1 and (output or receipt):
             raise UsageError("--output and --receipt are for one file, and several are named")
-        trips = Run(client, jobs, wishes, reporter=reporter)
+        trips = Run(client, jobs, wishes, reporter=reporter, dial=client.dial)
         try:
             trips.run(kinds)
         except (SocketpoolError, KeyboardInterrupt):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from socketpool.cli.base import printable, say
-from socketpool.cli.pooloptions import wait_option, with_pool
+from socketpool.cli.pooloptions import wait_option, with_near_pool, with_pool
 from socketpool.client.dial import dial_tcp
 from socketpool.client.environment import fill_url
 from socketpool.client.renewal import leased
@@ -42,7 +42,7 @@ ttl_option = click.option(
 @click.option("--hold", is_flag=True, help="Keep it until Ctrl-C, then release it.")
 @wait_option
 @click.option("--json", "as_json", is_flag=True, help="Print the whole lease as JSON.")
-@with_pool
+@with_near_pool
 def lease(
     client: PoolClient,
     services: tuple[str, ...],

@@ -16,8 +16,10 @@ from socketpool.cli.operations import check, drain, reload
 from socketpool.cli.run import run as run_program
 from socketpool.cli.server import serve
 from socketpool.cli.service import service
+from socketpool.cli.sshdconfig import sshd_config
 from socketpool.cli.status import services, status
 from socketpool.cli.token import token
+from socketpool.cli.tunnel import tunnel
 
 
 @click.group("socketpool", cls=HowtoGroup, context_settings={"help_option_names": HELP_NAMES})
@@ -29,7 +31,7 @@ def command() -> None:
 for subcommand in (
     *(serve, check, doctor, status, services, drain, reload),
     *(lease, leases, renew, release, explain, run_program),
-    *(plan, archive, service, token),
+    *(tunnel, sshd_config, plan, archive, service, token),
 ):
     command.add_command(subcommand)
 

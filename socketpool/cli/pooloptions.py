@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import functools
 import os
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from socketpool.client.api import PoolClient
-from socketpool.client.token import find_access, local_address
+from socketpool.cli.access import PROFILE_MARK, Way, reach, way_of_profile
+from socketpool.cli.base import say
+from socketpool.client.dial import dial_tcp
+from socketpool.client.token import local_address
 from socketpool.config.fields import Address
 from socketpool.config.statedir import StateDir
 from socketpool.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from socketpool.client.api import PoolClient
 
 ENVIRONMENT = "SOCKETPOOL_POOL"
 
@@ -44,7 +48,7 @@ def pool_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command ``--pool``, ``--token-file`` and ``--state-dir``."""
     pool_option = click.option(
         "--pool",
-        metavar="IP:PORT",
+        metavar="IP:PORT|@PROFILE",
         help=f"The pool server; default: {ENVIRONMENT}, else the state directory's own.",
     )
     return pool_option(token_file_option(state_dir_option(function)))
@@ -55,9 +59,8 @@ def open_pool(
     pool: str | None, token_file: str | None, state_dir: str | None
 ) -> Iterator[PoolClient]:
     """The pool that these options and the variables behind them name."""
-    address = _address(pool or os.environ.get(ENVIRONMENT), state_dir)
-    access = find_access(address.host, address.port, file=token_file, state_dir=state_dir)
-    with closing(PoolClient(access.host, address.port, access.token, known=access.known)) as client:
+    way = _way(pool or os.environ.get(ENVIRONMENT), token_file, state_dir)
+    with reach(way, say) as client:
         yield client
 
 
@@ -73,6 +76,28 @@ def with_pool(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(client, *args, **kwargs)
 
     return wrapper
+
+
+def with_near_pool(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `with_pool`, for commands whose services must be reachable from here without SSH."""
+
+    @functools.wraps(function)
+    def wrapper(client: PoolClient, *args: Any, **kwargs: Any) -> Any:
+        if client.dial is not dial_tcp:
+            raise UsageError(
+                "the services of this pool are behind SSH, out of the reach of programs here",
+                hint="socketpool tunnel makes them reachable: socketpool tunnel --help",
+            )
+        return function(client, *args, **kwargs)
+
+    return with_pool(wrapper)
+
+
+def _way(given: str | None, token_file: str | None, state_dir: str | None) -> Way:
+    if given and given.startswith(PROFILE_MARK):
+        return way_of_profile(given, token_file=token_file, state_dir=state_dir)
+    address = _address(given, state_dir)
+    return Way(host=address.host, port=address.port, token_file=token_file, state_dir=state_dir)
 
 
 def _address(given: str | None, state_dir: str | None) -> Address:

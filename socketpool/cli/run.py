@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from socketpool.cli.base import say
 from socketpool.cli.lease import await_answer, ttl_option
-from socketpool.cli.pooloptions import wait_option, with_pool
-from socketpool.client.child import NOT_EXECUTABLE, NOT_FOUND, run_child
+from socketpool.cli.pooloptions import wait_option, with_near_pool
+from socketpool.cli.program import DASHES, ProgramAfterDashes, program_of, run_program
 from socketpool.client.environment import lease_environment, variable_prefixes
 from socketpool.client.renewal import leased
 from socketpool.errors import NotAuthorised, UsageError
@@ -19,30 +18,13 @@ from socketpool.errors import NotAuthorised, UsageError
 if TYPE_CHECKING:
     from socketpool.client.api import PoolClient
 
-DASHES = "--"
-_PROGRAM = "socketpool.cli.run.program"
 
-
-class _ProgramAfterDashes(click.Command):
-    """What follows ``--`` is the program's, options and further ``--`` included."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the program aside, and parse the rest."""
-        at = args.index(DASHES) if DASHES in args else len(args)
-        ctx.meta[_PROGRAM] = args[at + 1 :]
-        return super().parse_args(ctx, args[:at])
-
-    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Show where the program goes."""
-        formatter.write_usage(ctx.command_path, "[OPTIONS] SERVICE... -- PROGRAM [ARGUMENT]...")
-
-
-@click.command("run", cls=_ProgramAfterDashes)
+@click.command("run", cls=ProgramAfterDashes)
 @click.argument("services", nargs=-1, required=True)
 @ttl_option
 @wait_option
 @click.pass_context
-@with_pool
+@with_near_pool
 def run(
     client: PoolClient,
     ctx: click.Context,
@@ -57,7 +39,7 @@ def run(
     second one REDIS_2_HOST and so on, and the lease's id in SOCKETPOOL_LEASE. There is no shell.
     The lease is renewed as long as the program runs and released when it ends, however it ends.
     """
-    argv: list[str] = ctx.meta[_PROGRAM]
+    argv = program_of(ctx)
     if not argv:
         raise UsageError(
             "no program to run",
@@ -69,15 +51,9 @@ def run(
         for service in lease.services:
             await_answer(service.host, service.port)
         environment = os.environ | lease_environment(lease.id, lease.services)
-        try:
-            code = run_child(argv, environment, keep_running=lambda: not lost.is_set())
-        except FileNotFoundError:
-            say(f"socketpool run: no program is named {argv[0]!r}")
-            return NOT_FOUND
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            say(f"socketpool run: {argv[0]!r} can't be run: {reason}")
-            return NOT_EXECUTABLE
+        code = run_program(
+            ctx.command_path, argv, environment, keep_running=lambda: not lost.is_set()
+        )
     if lost.is_set():
         raise NotAuthorised(
             f"lease {lease.id} ended while {argv[0]!r} was running, which was therefore stopped "

@@ -22,7 +22,7 @@ from socketpool.errors import SocketpoolError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from socketpool.client.api import ClientLease
+    from socketpool.client.api import LeaseHold
     from socketpool.client.reporter import Reporter
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -66,7 +66,7 @@ def _step(reporter: Reporter, given: dict[str, Any], wishes: Wishes) -> Iterator
         yield SingleStep(*place, shown.token, given["filename"], wishes=wishes, reporter=reporter)
 
 
-def _renew(stack: ExitStack, lease: ClientLease, reporter: Reporter, *pool: str | None) -> None:
+def _renew(stack: ExitStack, lease: LeaseHold, reporter: Reporter, *pool: str | None) -> None:
     """Renew the lease until the stack ends; raises why that can't be done if a pool was named."""
     try:
         client = stack.enter_context(open_pool(*pool))

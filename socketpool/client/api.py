@@ -24,8 +24,7 @@ from socketpool.errors import (
 )
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable
+    from socketpool.client.dial import Dial
 
 A = TypeVar("A", bound=BaseModel)
 
@@ -64,12 +63,17 @@ class Leased(_Answer):
     """Its form, with ``{host}`` and ``{port}``: whoever tunnels it puts others in their place."""
 
 
-class ClientLease(_Answer):
-    """A granted lease."""
+class LeaseHold(_Answer):
+    """What it takes to work with a lease and to keep it alive."""
 
     id: str = Field(alias="lease")
     token: str
     ttl: Annotated[float, Field(ge=1, le=30 * 86400)]
+
+
+class ClientLease(LeaseHold):
+    """A granted lease."""
+
     services: tuple[Leased, ...]
 
     def service(self, name: str) -> Leased:
@@ -118,10 +122,12 @@ class PoolClient:
         token: str,
         *,
         known: bool = False,
-        dial: Callable[[str, int], socket.socket] = dial_tcp,
+        dial: Dial = dial_tcp,
     ) -> None:
         self.host = host
         self.port = port
+        self.dial = dial
+        """How the pool, and what it leases, is reached."""
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         self._known = known
         self._exchanges = Exchanges(host, port, dial)

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from socketpool.errors import PoolUnreachable, SocketpoolError
+from socketpool.rsi.frames import Stream
 
 CONNECT_SECONDS = 10.0
+
+
+class Connection(Stream, Protocol):
+    """What the client needs of a connection: a socket, or a stream of a tunnel."""
+
+    def settimeout(self, seconds: float | None, /) -> None: ...
+    def shutdown(self, how: int, /) -> None: ...
+    def close(self) -> None: ...
+
+
+Dial = Callable[[str, int], Connection]
+"""Connects to a host and port; raises a :class:`SocketpoolError` that says why it can't."""
 
 
 class Deadline:
     """Shuts a connection down when its time is over, however busily the peer keeps it alive."""
 
-    def __init__(self, connection: socket.socket, seconds: float) -> None:
+    def __init__(self, connection: Connection, seconds: float) -> None:
         self.passed = False
         self._connection = connection
         self._timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), self._pass)

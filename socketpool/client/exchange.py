@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from socketpool.client.dial import Deadline
 from socketpool.client.patience import parse_retry_after
@@ -12,7 +12,9 @@ from socketpool.errors import PoolUnreachable, TimedOut
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+
+    from socketpool.client.dial import Dial
 
 REQUEST_SECONDS = 15.0
 """How long a server may take over an answer that it doesn't have to wait for."""
@@ -31,7 +33,7 @@ class Reply(NamedTuple):
 class Exchanges:
     """Thread-safe; nothing is tried twice."""
 
-    def __init__(self, host: str, port: int, dial: Callable[[str, int], socket.socket]) -> None:
+    def __init__(self, host: str, port: int, dial: Dial) -> None:
         self._host = host
         self._port = port
         self._dial = dial
@@ -100,9 +102,10 @@ def no_pool_server(host: str, port: int, why: str = "") -> PoolUnreachable:
 
 
 class _DialledConnection(http.client.HTTPConnection):
-    def __init__(self, host: str, port: int, dial: Callable[[str, int], socket.socket]) -> None:
+    def __init__(self, host: str, port: int, dial: Dial) -> None:
         super().__init__(host, port)
         self._dial = dial
 
     def connect(self) -> None:
-        self.sock = self._dial(self.host, self.port)
+        # It takes whatever sends, receives and makes a file, as streams of a tunnel do.
+        self.sock = cast("socket.socket", self._dial(self.host, self.port))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from socketpool.client.api import ClientLease
+from socketpool.client.api import LeaseHold
 from socketpool.errors import ConfigError, NotAuthorised
 from socketpool.rsi.tokens import MAX_TOKEN_CHARACTERS
 
@@ -23,8 +23,8 @@ class Shown(NamedTuple):
     """What a client was given of a lease."""
 
     token: str
-    lease: ClientLease | None = None
-    """All of it, where that is known; with it the lease can be renewed."""
+    lease: LeaseHold | None = None
+    """Where more than the token is known: with it the lease can be renewed."""
 
 
 def find_lease_token(file: str | None) -> Shown:
@@ -50,7 +50,7 @@ def parse_token(text: str, where: str) -> Shown:
     shown = Shown(text.strip())
     if shown.token.startswith("{"):
         try:
-            lease = ClientLease.model_validate_json(shown.token)
+            lease = LeaseHold.model_validate_json(shown.token)
         except ValidationError:
             raise ConfigError(f"{where}: no lease in it") from None
         shown = Shown(lease.token, lease)

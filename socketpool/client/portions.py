@@ -14,7 +14,6 @@ from socketpool.rsi.session import await_event, errors_of_service, greet
 from socketpool.rsi.transfer import TRANSFER_ID_BYTES, FileTransfer
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
     from pathlib import Path
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from socketpool.archive.policy import Policy
     from socketpool.archive.sources import ZipSource
     from socketpool.client.api import Leased
+    from socketpool.client.dial import Connection, Dial
 
 GREETING_SECONDS = 15.0
 PATIENCE_SECONDS = 30.0
@@ -36,7 +36,7 @@ class Portion(TransferInterface):
     """One session with one service of a lease; `assign` says with which."""
 
     def __init__(self) -> None:
-        self._stream: socket.socket | None = None
+        self._stream: Connection | None = None
         self._deadline: Deadline | None = None
         self.detail: dict[str, Any] = {}
         """What the service says of its work at the end."""
@@ -49,7 +49,7 @@ class Portion(TransferInterface):
         self,
         leased: Leased,
         token: str,
-        dial: Callable[[str, int], socket.socket],
+        dial: Dial,
         progress: Callable[[int, int, str], None],
     ) -> None:
         """Say which service it works with, how that is reached and where progress goes."""
@@ -68,7 +68,7 @@ class Portion(TransferInterface):
         self.opened = True
 
     @property
-    def stream(self) -> socket.socket:
+    def stream(self) -> Connection:
         """The open session."""
         if self._stream is None:
             raise ConnectionCut("the session is not open")

@@ -12,7 +12,7 @@ from socketpool.errors import NotAuthorised, SocketpoolError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from socketpool.client.api import ClientLease
+    from socketpool.client.api import ClientLease, LeaseHold
     from socketpool.client.leaser import Leaser
 
 
@@ -38,7 +38,7 @@ def leased(
 
 @contextmanager
 def renewed(
-    client: Leaser, lease: ClientLease, *, lost: Callable[[], object] = lambda: None
+    client: Leaser, lease: LeaseHold, *, lost: Callable[[], object] = lambda: None
 ) -> Iterator[None]:
     """Renew a lease for the length of a ``with`` block, three times in each time to live.
 
@@ -57,7 +57,7 @@ def renewed(
 
 
 def _renew(
-    client: Leaser, lease: ClientLease, stop: threading.Event, lost: Callable[[], object]
+    client: Leaser, lease: LeaseHold, stop: threading.Event, lost: Callable[[], object]
 ) -> None:
     # Signals are for the main thread, which may be waiting for them itself.
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

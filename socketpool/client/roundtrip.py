@@ -22,9 +22,9 @@ from socketpool.config.fields import Address
 from socketpool.errors import PoolUnreachable, TimedOut
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
+    from socketpool.client.dial import Dial
     from socketpool.client.leaser import Leaser
 
 __all__ = ["RoundTrip", "Run", "Summary", "Wishes"]
@@ -41,7 +41,7 @@ class RoundTrip:
         wishes: Wishes,
         *,
         reporter: Reporter | None = None,
-        dial: Callable[[str, int], socket.socket] = dial_tcp,
+        dial: Dial = dial_tcp,
     ) -> None:
         self._client = client
         self._job = Job(path, tuple(services))
@@ -66,7 +66,7 @@ class Run:
         wishes: Wishes,
         *,
         reporter: Reporter,
-        dial: Callable[[str, int], socket.socket] = dial_tcp,
+        dial: Dial = dial_tcp,
     ) -> None:
         self._client = client
         self._jobs = jobs

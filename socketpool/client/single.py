@@ -27,8 +27,9 @@ from socketpool.config.fields import Address
 from socketpool.errors import ArchiveError, UsageError
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from socketpool.client.dial import Dial
 
 MANIFEST_SUFFIX = ".manifest.jsonl"
 
@@ -53,7 +54,7 @@ class SingleStep:
         *,
         wishes: Wishes | None = None,
         reporter: Reporter | None = None,
-        dial: Callable[[str, int], socket.socket] = dial_tcp,
+        dial: Dial = dial_tcp,
     ) -> None:
         self._place = (host, port)
         self._token = token

@@ -40,9 +40,9 @@ def find_access(host: str, port: int, *, file: str | None, state_dir: str | None
     this machine runs at that very address.  Where the host is a name for several addresses, the
     latter is only to be shown at the one where the pool listens.
     """
-    named = file or os.environ.get(ENVIRONMENT)
-    if named:
-        return Access(read_secret(_expanded(named)), host)
+    token = configured_token(file)
+    if token is not None:
+        return Access(token, host)
     state = StateDir.locate(state_dir)
     local = local_address(state)
     if local is not None and local[1] == port and _stands_for(host, local[0]) and is_running(state):
@@ -55,6 +55,12 @@ def find_access(host: str, port: int, *, file: str | None, state_dir: str | None
         hint=f"ask its operator for the token, and name the file in {ENVIRONMENT} or --token-file; "
         "for a pool of your own name its --state-dir, and the very address at which it listens",
     )
+
+
+def configured_token(file: str | None) -> str | None:
+    """The token in the file given, else in the one that ``SOCKETPOOL_TOKEN_FILE`` names, if any."""
+    named = file or os.environ.get(ENVIRONMENT)
+    return read_secret(_expanded(named)) if named else None
 
 
 def local_address(state: StateDir) -> tuple[str, int] | None:

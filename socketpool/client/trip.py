@@ -22,7 +22,6 @@ from socketpool.config.fields import Address
 from socketpool.errors import ArchiveError, SocketpoolError
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from socketpool.archive.plan import Hook, Plan
     from socketpool.archive.report import MergeReport
     from socketpool.client.api import ClientLease, Leased
+    from socketpool.client.dial import Dial
     from socketpool.client.jobs import Job
 
 
@@ -64,7 +64,7 @@ class Trip:
         server: str,
         wishes: Wishes,
         reporter: Reporter,
-        dial: Callable[[str, int], socket.socket],
+        dial: Dial,
         scratch: Path,
     ) -> None:
         self._path, self._services = job

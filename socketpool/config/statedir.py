@@ -15,6 +15,8 @@ ENVIRONMENT = "SOCKETPOOL_STATE_DIR"
 
 MARK = "A state directory of socketpool; everything in it is private to one pool.\n"
 
+SETTINGS, TOKEN = "pool.json", "token"  # their names, also on other machines
+
 _UNSAFE = frozenset("%;#[]*?\"'\\")
 _SOCKET_PATH_BYTES = 107  # sun_path, less its terminator
 _SUFFIX_BYTES = len(".1234567")  # supervisord binds <socket>.<pid> first, then links it
@@ -89,12 +91,12 @@ class StateDir:
     @property
     def settings(self) -> Path:
         """The resolved settings, as the pool server reads them."""
-        return self.root / "pool.json"
+        return self.root / SETTINGS
 
     @property
     def token(self) -> Path:
         """The API token."""
-        return self.root / "token"
+        return self.root / TOKEN
 
     @property
     def lease_key(self) -> Path:

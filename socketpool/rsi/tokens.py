@@ -59,13 +59,21 @@ class LeaseTokens:
 def read_secret(path: Path) -> str:
     """A secret kept in a file; raises :class:`ConfigError`."""
     try:
-        text = path.read_text(encoding="ascii").strip()
+        text = path.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a token"
         raise ConfigError(f"{path}: {reason}") from None
-    if re.fullmatch(r"[A-Za-z0-9_-]{16,512}", text) is None:
-        raise ConfigError(f"{path}: not a token", hint="copy the pool's token file again, as it is")
-    return text
+    return parse_secret(text, str(path))
+
+
+def parse_secret(text: str, where: str) -> str:
+    """The secret that a file holds; an error tells where it was from, not what it was."""
+    secret = text.strip()
+    if re.fullmatch(r"[A-Za-z0-9_-]{16,512}", secret) is None:
+        raise ConfigError(
+            f"{where}: not a token", hint="copy the pool's token file again, as it is"
+        )
+    return secret
 
 
 def ensure_secret(path: Path) -> str:

@@ -74,7 +74,7 @@ class Blocks:
         for service in [s for s in self._pool.services.values() if s.name in services]:
             missing = self._pool.missing(service.name, waiting.get(service.name, 0), now)
             if missing > 0:
-                await self._grow(service.name, max(missing, min(service.warm, 4)))
+                await self._grow(service.name, max(missing, len(self._pool.of(service.name)) // 4))
 
     async def shrink(self) -> None:
         """Give up blocks that were not needed for long, and remove those that have come to rest."""

@@ -22,7 +22,7 @@ from socketpool.server.exits import ExitWatch
 from socketpool.server.probes import Prober
 from socketpool.server.worker import Worker
 from socketpool.supervision import conf
-from socketpool.supervision.listeners import Listeners
+from socketpool.supervision.listeners import Listeners, is_stopped
 from socketpool.supervision.logtail import last_lines
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from socketpool.config.statedir import StateDir
     from socketpool.core.backoff import Backoff
     from socketpool.core.pool import Pool
+    from socketpool.core.records import Lease
     from socketpool.supervision.rpc import ProcessInfo, Supervisor
 
 MOVING_BEAT = 0.03
@@ -50,6 +51,9 @@ STARTING = frozenset(
     }
 )
 """States from which an instance may be found ready by a look."""
+
+LONG_LEASE = 1.0
+"""Seconds."""
 
 SHARE = 0.2
 """The share of its time that supervisord may be asked: with hundreds of processes it is slow."""
@@ -80,9 +84,7 @@ class InstanceKeeper:
         self._look = asyncio.Event()
         self._full_look_at = 0.0
         self._exits = ExitWatch(self._exited)
-        self.prober = Prober(
-            pool, state, host=host, passed=self.look, suspect=self._distrust_and_kill
-        )
+        self.prober = Prober(pool, state, host=host, passed=self.look, suspect=self._distrust)
         self.blocks = Blocks(
             pool,
             state,
@@ -178,6 +180,17 @@ class InstanceKeeper:
         """Something happened that can be anywhere."""
         self._full_look_at = 0.0
         self.look()
+
+    def look_over(self, lease: Lease) -> None:
+        """A lease is about to give its instances back: the next one must not get a stopped one.
+
+        Only after a while, since a look at each costs some microseconds and leases come by the
+        thousand; what stops within a shorter lease, the probes find.
+        """
+        for grant in lease.grants:
+            instance = self._pool.instances[grant.port]
+            if _now() - instance.since >= LONG_LEASE and is_stopped(instance.pid):
+                self._distrust(instance, "its process is stopped (SIGSTOP)")
 
     def close(self) -> None:
         """Let go of descriptors and the thread; the instances live on under supervisord."""
@@ -364,16 +377,18 @@ class InstanceKeeper:
 
     # -- trust -------------------------------------------------------------------------------
 
-    def _distrust_and_kill(self, instance: Instance, reason: str) -> None:
-        """A ready instance does not answer: only ``kill -9`` reaches one that is stopped."""
-        log.error("instance does not work", extra={"instance": instance.name, "reason": reason})
-        if instance.state in HELD:
-            if not instance.dirty:  # it is its holder's; nobody else gets it as it is
-                self._pool.apply(instance.port, InstanceEvent.DISTRUSTED, _now())
+    def _distrust(self, instance: Instance, reason: str) -> None:
+        """A ready instance does not answer: only ``kill -9`` reaches one that is stopped.
+
+        A leased one is its holder's, but nobody else gets it as it is.
+        """
+        if instance.dirty:
             return
-        self._pool.apply(instance.port, InstanceEvent.DISTRUSTED, _now())
-        self._exits.kill(instance.port)
-        self.look()
+        log.error("instance does not work", extra={"instance": instance.name, "reason": reason})
+        after = self._pool.apply(instance.port, InstanceEvent.DISTRUSTED, _now())
+        if after.state not in HELD:
+            self._exits.kill(instance.port)
+            self.look()
 
     def _replace_outdated(self) -> None:
         """Restart instances of changed services, one of each service at a time.

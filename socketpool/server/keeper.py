@@ -88,6 +88,7 @@ class Keeper:
             self._clients,
             wanted=self._on_wanted,
             refusal=self._refusal,
+            returning=self._on_returning,
         )
         self.instances = InstanceKeeper(
             self.pool,
@@ -215,6 +216,9 @@ class Keeper:
         self._short.set()
         if not self.pool.settled():
             self.instances.look()  # something was given back that must be restarted
+
+    def _on_returning(self, lease: Lease) -> None:
+        self.instances.look_over(lease)
 
     def _on_changed(self) -> None:
         self.leases.serve_waiting()

@@ -66,7 +66,8 @@ class LeaseKeeper:
     """The leases of one pool.
 
     ``wanted`` is called when instances may have to be added; ``refusal`` says why waiting for a
-    service makes no sense, if it doesn't.
+    service makes no sense, if it doesn't.  ``returning`` is called with a lease just before its
+    instances are given back.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class LeaseKeeper:
         *,
         wanted: Callable[[], None],
         refusal: Callable[[str], NoCapacity | None] = lambda _: None,
+        returning: Callable[[Lease], None] = lambda _: None,
     ) -> None:
         self.queue = WaitQueue()
         self.stories = Stories()
@@ -93,6 +95,7 @@ class LeaseKeeper:
         self._clients = clients
         self._wanted = wanted
         self._refusal = refusal
+        self._returning = returning
         self._establishing: dict[str, asyncio.Future[None]] = {}  # granted, but not yet durable
         # Lease -> wall-clock second, for display.  Who is not in here was told to nobody yet.
         self._created: dict[str, float] = {}
@@ -361,6 +364,7 @@ class LeaseKeeper:
             workspace.discard(self._state.workspaces, self._state.trash, lease.id)
         except OSError as error:  # it is found again by who looks for leftovers
             log.warning("workspace kept", extra={"lease": lease.id, "error": error.strerror})
+        self._returning(lease)
         self._pool.end(lease.id, event, _now())
         if self._created.pop(lease.id, None) is not None:
             self.stories.ended(lease.id, event)

@@ -28,7 +28,9 @@ STOP_SECONDS = 2
 def main_conf(state: StateDir, *, root: bool) -> str:
     """``supervisord.conf``: an unprivileged supervisord on a private socket, and the pool server.
 
-    ``minfds`` is low because every child closes that many descriptors one by one when it starts.
+    The pool server is tried again for ever, ever more slowly: whatever keeps it from starting may
+    go away.  ``minfds`` is low because every child closes that many descriptors one by one when it
+    starts.
     """
     user = "user=root\n" if root else ""
     command = _command(sys.executable, "-P", "-m", "socketpool.server", str(state.root))
@@ -64,8 +66,8 @@ command={command}
 priority=1
 autostart=true
 autorestart=true
-startsecs=1
-startretries=2
+startsecs=5
+startretries=1000000
 stopwaitsecs=10
 stopasgroup=true
 killasgroup=true

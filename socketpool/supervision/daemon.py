@@ -192,7 +192,7 @@ class Pool:
         except SupervisorUnreachable:
             return  # it isn't up yet
         for process in processes:
-            if process.name == conf.POOL_SERVER and process.state == "FATAL":
+            if process.name == conf.POOL_SERVER and process.state == "BACKOFF":
                 log = self._state.logs / f"{conf.POOL_SERVER}.log"
                 raise PoolFailed(
                     "the pool server does not start: " + _end_of(log), hint=f"look into {log}"

@@ -41,7 +41,7 @@ PROGRAMS = {
     "writes-above": ("echo x >../evil; echo x >../../evil; mkdir ../deep", 0, ""),
     "replaces-its-directory": ("cd ..; rm -r members; ln -s $neighbour members", 7, "added"),
     "removes-its-directory": ("cd ..; rm -r members", 7, "failed unexpectedly"),
-    "ends-its-own-lease": ("rm ../lease.json", 5, "lease"),
+    "removes-its-workspace": ("cd ../..; rm -r ${OLDPWD%/members}", 7, "failed unexpectedly"),
     "locks-itself-in": ("mkdir shut; touch shut/in; chmod 0 shut .", 7, "added"),
     "links-hard": ("ln -f ../incoming.zip a.txt; ln ../incoming.zip b.txt", 7, "added"),
 }

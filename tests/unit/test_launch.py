@@ -193,6 +193,46 @@ def test_a_program_is_not_started_for_a_supervisord_that_has_ended(
     assert done.stdout == ""
 
 
+def probe(spec: dict[str, Any], tmp_path: Path, parent: int) -> subprocess.CompletedProcess[str]:
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(spec))
+    return subprocess.run(
+        [sys.executable, "-I", "-S", launch.__file__, path, "2000", str(parent)],
+        env={"PATH": "/usr/bin:/bin"},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+def test_a_probe_is_prepared_as_its_instance_is_and_takes_nothing_from_it(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
+    scratch = tmp_path / "scratch" / "2000"
+    scratch.mkdir(parents=True)
+    (scratch / "kept").write_text("x")
+    spec |= {
+        "probe": ["{python}", "{folder}/show.py", "{port}"],
+        "limits": {"open_files": 77},
+        "environment": {"OURS": "{host}"},
+        "notify": "/not/for/probes",
+    }
+    shown = json.loads(probe(spec, tmp_path, os.getpid()).stdout)
+    assert (shown["argv"], shown["files"], shown["cwd"]) == (["2000"], ["kept"], str(scratch))
+    assert shown["limits"]["NOFILE"] == 77
+    assert shown["env"]["OURS"] == "127.0.0.1"
+    assert "NOTIFY_SOCKET" not in shown["env"]
+    assert shown["no_new_privs"] == "1"
+
+
+def test_a_probe_does_not_outlive_who_asked_for_it(spec: dict[str, Any], tmp_path: Path) -> None:
+    done = probe(spec | {"probe": ["true"]}, tmp_path, parent=1)
+    assert done.returncode != 0
+    assert "has ended" in done.stderr
+
+
 # -- wiping ------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,111 @@
+"""How a command gets at a pool: directly, or through an SSH tunnel."""
+
+from __future__ import annotations
+
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from socketpool.cli.sshoptions import tunnel_to
+from socketpool.client.api import PoolClient
+from socketpool.client.token import configured_token, find_access
+from socketpool.config.profiles import find_profile
+from socketpool.errors import NotAuthorised, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from socketpool.tunnel.lifecycle import TunnelState
+    from socketpool.tunnel.reconnect import Tunnel
+
+PROFILE_MARK = "@"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """Where a pool is, and what gives access to it; host and port as seen from the SSH host."""
+
+    host: str
+    port: int
+    token_file: str | None = None
+    state_dir: str | None = None
+    """With SSH it is a directory of the remote host."""
+    ssh: str | None = None
+    ssh_config: Path | None = None
+    accept_new: bool = False
+
+
+def way_of_profile(
+    mark: str,
+    *,
+    token_file: str | None = None,
+    state_dir: str | None = None,
+    ssh_config: Path | None = None,
+    accept_new: bool = False,
+) -> Way:
+    """The way of the profile ``@name``; what is given here counts more.  Raises UsageError."""
+    profile = find_profile(mark.removeprefix(PROFILE_MARK))
+    return Way(
+        host=profile.pool.host,
+        port=profile.pool.port,
+        token_file=token_file or (str(profile.token_file) if profile.token_file else None),
+        state_dir=state_dir,
+        ssh=profile.ssh,
+        ssh_config=ssh_config or profile.ssh_config,
+        accept_new=accept_new,
+    )
+
+
+@contextmanager
+def reach(way: Way, note: Callable[[str], None]) -> Iterator[PoolClient]:
+    """The pool for the length of a ``with`` block; raises what prevents it."""
+    if way.ssh is not None:
+        with through(way, note, told(note)) as (client, _):
+            yield client
+        return
+    access = find_access(way.host, way.port, file=way.token_file, state_dir=way.state_dir)
+    with closing(PoolClient(access.host, way.port, access.token, known=access.known)) as client:
+        yield client
+
+
+@contextmanager
+def through(
+    way: Way, note: Callable[[str], None], on_change: Callable[[TunnelState, str], None]
+) -> Iterator[tuple[PoolClient, Tunnel]]:
+    """The pool through SSH, and the tunnel, for the length of a ``with`` block."""
+    if way.ssh is None:
+        raise UsageError("this pool is reached without SSH", hint="use socketpool lease or run")
+    # Read first: a token file that is wrong is said before anybody is called.
+    token = configured_token(way.token_file)
+    with tunnel_to(
+        way.ssh, config=way.ssh_config, accept_new=way.accept_new, note=note, on_change=on_change
+    ) as tunnel:
+        token = token or _remote_token(tunnel, way)
+        with closing(PoolClient(way.host, way.port, token, dial=tunnel.dial)) as client:
+            yield client, tunnel
+
+
+def told(note: Callable[[str], None]) -> Callable[[TunnelState, str], None]:
+    """Tells the user, in words, of every change but the expected ones."""
+
+    def on_change(state: TunnelState, why: str) -> None:
+        if why:
+            note(f"tunnel {state}: {why}")
+
+    return on_change
+
+
+def _remote_token(tunnel: Tunnel, way: Way) -> str:
+    from socketpool.tunnel.remotetoken import find_remote_token  # noqa: PLC0415 - needs paramiko
+
+    token = find_remote_token(tunnel.link(), way.host, way.port, way.state_dir)
+    if token is not None:
+        return token
+    with closing(PoolClient(way.host, way.port, "", dial=tunnel.dial)) as client:
+        client.check_alive()  # that no pool is there is the more useful thing to say
+    raise NotAuthorised(
+        f"no API token for the pool at {way.host} port {way.port} of {tunnel.name}",
+        hint="that account may not read it there. Ask the pool's operator for the token, and name "
+        "the file that holds it here: --token-file, or SOCKETPOOL_TOKEN_FILE",
+    )

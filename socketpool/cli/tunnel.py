@@ -1,0 +1,221 @@
+"""``socketpool tunnel``: services of a remote pool, for any program on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from socketpool.cli.access import PROFILE_MARK, Way, through, way_of_profile
+from socketpool.cli.base import PortType, say, tell
+from socketpool.cli.lease import ttl_option
+from socketpool.cli.pooloptions import token_file_option, wait_option
+from socketpool.cli.program import ProgramAfterDashes, program_of, run_program
+from socketpool.cli.sshoptions import accept_new_option, ssh_config_option
+from socketpool.client.environment import fill_url, lease_environment, variable_prefixes
+from socketpool.client.renewal import leased
+from socketpool.config.fields import Address
+from socketpool.config.profiles import DEFAULT_POOL
+from socketpool.errors import NotAuthorised, UsageError
+from socketpool.sockets import listen_on
+from socketpool.tunnel.forward import BACKLOG, Forwarder, to_port
+from socketpool.tunnel.loopback import listen_for
+from socketpool.tunnel.socks import PoolPorts, SocksRoute
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from socketpool.client.api import ClientLease, Leased, PoolClient
+    from socketpool.tunnel.lifecycle import TunnelState
+    from socketpool.tunnel.reconnect import Tunnel
+
+LOOK_SECONDS = 0.5
+PROXY_HOST = "127.0.0.1"
+
+
+@click.command("tunnel", cls=ProgramAfterDashes)
+@click.argument("host", metavar="[USER@]HOST[:PORT]|@PROFILE")
+@click.argument("services", nargs=-1)
+@click.option(
+    "--pool",
+    metavar="IP:PORT",
+    help=f"The pool server, as seen from HOST; default: {DEFAULT_POOL}.",
+)
+@token_file_option
+@click.option("--state-dir", metavar="DIR", help="Where the pool keeps its files on HOST.")
+@click.option(
+    "--socks",
+    type=PortType(lowest=1),
+    metavar="PORT",
+    help=f"Also a SOCKS5 proxy at {PROXY_HOST}, to the pool's ports only.",
+)
+@ttl_option
+@wait_option
+@ssh_config_option
+@accept_new_option
+@click.option("--json", "as_json", is_flag=True, help="Print addresses and changes as JSON lines.")
+@click.pass_context
+def tunnel(
+    ctx: click.Context,
+    host: str,
+    services: tuple[str, ...],
+    *,
+    pool: str | None,
+    token_file: str | None,
+    state_dir: str | None,
+    socks: int | None,
+    ttl: float | None,
+    wait: float,
+    ssh_config: Path | None,
+    accept_new: bool,
+    as_json: bool,
+) -> int:
+    """Lease SERVICES of the pool on HOST and make them reachable here, through SSH.
+
+    Each has its own port number here too, at a loopback address that belongs to HOST; any program
+    may use it. With PROGRAM this lasts until that ends, which finds the addresses in its
+    environment as with `socketpool run`; else until Ctrl-C. A connection to HOST that is lost is
+    made again; the addresses and the lease stay.
+    """
+    argv = program_of(ctx)
+    if not services and socks is None:
+        raise UsageError(
+            "no service is named",
+            hint="name some: socketpool tunnel HOST web; or offer a proxy alone: --socks PORT",
+        )
+    variable_prefixes(services)
+    given: dict[str, Any] = {
+        "token_file": token_file,
+        "state_dir": state_dir,
+        "ssh_config": ssh_config,
+        "accept_new": accept_new,
+    }
+    output = _JsonOutput() if as_json else _Output()
+    with through(_way(host, pool, given), say, output.changed) as (client, tunnel):
+        ends = _Ends(client, tunnel)
+        if socks is not None:
+            ends.offer_proxy(socks)
+            output.proxy(str(Address(host=PROXY_HOST, port=socks)))
+        if not services:
+            return _stay(ctx, argv, dict(os.environ), lambda: True)
+        lost = threading.Event()
+        with leased(client, list(services), wait=wait, ttl=ttl, lost=lost.set) as lease:
+            near = ends.listen_for(lease)
+            output.leased(lease, near)
+            environment = os.environ | lease_environment(lease.id, near)
+            try:
+                code = _stay(ctx, argv, environment, lambda: not lost.is_set())
+            finally:
+                tunnel.stop_waiting()  # giving back must not wait for a host that is away
+    if lost.is_set():
+        raise NotAuthorised(
+            f"lease {lease.id} has ended",
+            hint="was it released by another, was the host away for longer than its time to live, "
+            "or is it older than the pool's lease.max?",
+        )
+    return code
+
+
+def _way(host: str, pool: str | None, given: dict[str, Any]) -> Way:
+    if host.startswith(PROFILE_MARK):
+        if pool:
+            raise UsageError(f"--pool is for hosts; {host} says where its pool is")
+        return way_of_profile(host, **given)
+    try:
+        address = Address.parse(pool) if pool else DEFAULT_POOL
+    except ValueError as error:
+        raise UsageError(f"--pool: {error}") from None
+    return Way(host=address.host, port=address.port, ssh=host, **given)
+
+
+def _stay(
+    ctx: click.Context,
+    argv: list[str],
+    environment: Mapping[str, str],
+    go_on: Callable[[], bool],
+) -> int:
+    """Until the program ends, else until Ctrl-C, or until there is no sense in going on."""
+    if argv:
+        return run_program(ctx.command_path, argv, environment, go_on)
+    while go_on():
+        time.sleep(LOOK_SECONDS)
+    return 0
+
+
+class _Ends:
+    """The near ends of a tunnel: listeners that live as long as the process."""
+
+    def __init__(self, client: PoolClient, tunnel: Tunnel) -> None:
+        self._client = client
+        self._tunnel = tunnel
+
+    def listen_for(self, lease: ClientLease) -> list[Leased]:
+        """Listen for each service; returns them as they are reached here."""
+        address, listeners = listen_for(self._tunnel.name, [s.port for s in lease.services])
+        for service, listener in zip(lease.services, listeners, strict=True):
+            Forwarder(listener, to_port(self._tunnel.dial, service.host, service.port), say)
+        return [service.model_copy(update={"host": address}) for service in lease.services]
+
+    def offer_proxy(self, port: int) -> None:
+        """A SOCKS proxy to the pool's ports."""
+        try:
+            listener = listen_on(PROXY_HOST, port, BACKLOG)
+        except OSError as error:
+            raise UsageError(f"--socks {port}: {error.strerror}") from None
+        server = (self._client.host, self._client.port)
+        Forwarder(listener, SocksRoute(PoolPorts(server, self._ports), self._tunnel.dial), say)
+
+    def _ports(self) -> set[int]:
+        return {int(instance["port"]) for instance in self._client.instances()}
+
+
+class _Output:
+    """What the user is shown: addresses on stdout, changes on stderr."""
+
+    def leased(self, lease: ClientLease, near: Sequence[Leased]) -> None:
+        """The services can be used."""
+        for service in near:
+            tell(f"{service.service} {Address(host=service.host, port=service.port)}")
+        say(f"lease {lease.id}, renewed until this ends")
+
+    def proxy(self, address: str) -> None:
+        """The proxy can be used."""
+        tell(f"socks5 {address}")
+
+    def changed(self, state: TunnelState, why: str) -> None:
+        """The tunnel is in another state."""
+        say(f"tunnel {state}" + (f": {why}" if why else ""))
+
+
+class _JsonOutput(_Output):
+    """The same as JSON lines, all on stdout."""
+
+    def leased(self, lease: ClientLease, near: Sequence[Leased]) -> None:
+        """See `_Output`."""
+        services = [
+            {
+                "service": s.service,
+                "host": s.host,
+                "port": s.port,
+                "instance": s.instance,
+                "url": fill_url(s.url, s.host, s.port),
+            }
+            for s in near
+        ]
+        self._emit("leased", lease=lease.id, token=lease.token, ttl=lease.ttl, services=services)
+
+    def proxy(self, address: str) -> None:
+        """See `_Output`."""
+        self._emit("proxy", socks5=address)
+
+    def changed(self, state: TunnelState, why: str) -> None:
+        """See `_Output`."""
+        self._emit("tunnel", state=state, why=why)
+
+    def _emit(self, event: str, **fields: Any) -> None:
+        tell(json.dumps({"event": event, **fields}))

@@ -1,0 +1,282 @@
+"""One SSH connection, through all its jumps: made, watched, and opened for channels."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import paramiko
+from paramiko.packet import Packetizer
+from paramiko.ssh_exception import ChannelException, SSHException
+
+from socketpool.errors import PoolUnreachable
+from socketpool.tunnel.auth import Identities
+from socketpool.tunnel.channel import WINDOW, TunnelStream
+from socketpool.tunnel.errors import (
+    ForwardProhibited,
+    HostUnreachable,
+    TargetRefused,
+    TunnelDown,
+)
+from socketpool.tunnel.hostkeys import HostKey, KnownHosts, check_host_key, host_name
+from socketpool.tunnel.opening import Openings
+from socketpool.tunnel.threads import start, without_signals
+from socketpool.tunnel.wire import Wire, command_wire, tcp_wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from socketpool.tunnel.auth import Ask
+    from socketpool.tunnel.sshconfig import HostSettings
+
+CIPHERS = (
+    # paramiko has no chacha20, and puts these last
+    *("aes128-gcm@openssh.com", "aes256-gcm@openssh.com"),
+    *("aes128-ctr", "aes192-ctr", "aes256-ctr"),
+)
+DIGESTS = (
+    *("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com"),
+    *("hmac-sha2-256", "hmac-sha2-512"),
+)
+OPEN_SECONDS = 20.0
+PACKET = 1 << 15
+MAX_SECONDS_TO_LOG_IN = 30.0
+_PROHIBITED, _CONNECT_FAILED = 1, 2  # RFC 4254, section 5.1
+
+# Its errors are raised to us as well; whoever wants them twice may listen.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+
+class _Packets(Packetizer):
+    """Asks for new keys as late as OpenSSH does with AES (RFC 4344, section 3.2), not each 512 MiB.
+
+    While paramiko waits for the keys that it asked for, a channel that the host closes stops it for
+    good.  When the host asks, that can't happen; sshd does after 64 GiB or as RekeyLimit says.
+    """
+
+    REKEY_BYTES = 1 << 36
+    REKEY_PACKETS = 1 << 31
+
+
+class Connector:
+    """Makes connections to one host, with what was learnt from the earlier ones."""
+
+    def __init__(
+        self,
+        hosts: Sequence[HostSettings],
+        *,
+        ask: Ask,
+        note: Callable[[str], None],
+        accept_new: bool = False,
+    ) -> None:
+        self._hosts = [(host, Identities(host, ask)) for host in hosts]
+        self._note = note
+        self._accept_new = accept_new
+        self._warned: set[str] = set()
+
+    @property
+    def host(self) -> HostSettings:
+        """The destination."""
+        return self._hosts[-1][0]
+
+    def connect(self) -> Link:
+        """A connection; raises HostUnreachable, HostKeyRefused, LoginRefused or ConfigError."""
+        links: list[Link] = []
+        try:
+            for host, identities in self._hosts:
+                self._warn(host)
+                wire = self._wire(host, links[-1] if links else None)
+                links.append(self._log_in(host, identities, wire, links[-1] if links else None))
+        except BaseException:
+            for link in reversed(links):
+                link.close()
+            raise
+        return links[-1]
+
+    def _wire(self, host: HostSettings, before: Link | None) -> Wire:
+        if before is not None:
+            try:
+                channel = before.open_channel(host.hostname, host.port)
+            except (ForwardProhibited, TargetRefused, TunnelDown) as error:
+                raise HostUnreachable(
+                    f"{host.given} can't be reached through {before.host.name}: {error.message}",
+                    hint=error.hint,
+                ) from None
+            return Wire(channel, read_ahead=WINDOW)
+        return command_wire(host) if host.proxy_command else tcp_wire(host)
+
+    def _log_in(
+        self, host: HostSettings, identities: Identities, wire: Wire, before: Link | None
+    ) -> Link:
+        known = KnownHosts(host.known_hosts)
+        name = host_name(host.hostname, host.port, host.host_key_alias)
+        transport = _transport(wire, host, known.types(name))
+        link = Link(host, transport, wire, before)
+        try:
+            _shake_hands(transport, host)
+            shown = transport.get_remote_server_key()
+            added = check_host_key(
+                known,
+                name,
+                HostKey(shown.get_name(), shown.asbytes()),
+                paths=host.known_hosts,
+                accept_new=self._accept_new,
+                hashed=host.hash_known_hosts,
+            )
+            if added is not None:
+                self._note(f"the key of {name} was added to {added}")
+            identities.log_in(transport)
+        except BaseException:
+            link.close_last()
+            raise
+        return link
+
+    def _warn(self, host: HostSettings) -> None:
+        """Say once what of the configuration is not obeyed."""
+        unsaid = [option for option in host.unsupported if option not in self._warned]
+        self._warned.update(unsaid)
+        if unsaid:
+            self._note(
+                f"of the ssh_config for {host.given} this is not obeyed: {', '.join(unsaid)}"
+            )
+
+
+def _transport(wire: Wire, host: HostSettings, known_types: list[str]) -> paramiko.Transport:
+    transport = paramiko.Transport(
+        wire,  # type: ignore[arg-type]  # anything with these methods will do, its documents say
+        default_window_size=WINDOW,
+        default_max_packet_size=PACKET,
+        packetizer_class=_Packets,
+    )
+    transport.banner_timeout = host.connect_seconds
+    transport.handshake_timeout = host.connect_seconds
+    transport.auth_timeout = MAX_SECONDS_TO_LOG_IN
+    transport.channel_timeout = OPEN_SECONDS
+    options = transport.get_security_options()
+    options.ciphers = CIPHERS
+    options.digests = DIGESTS
+    # First the types that are known, so that a host with several keys shows one of these.
+    expected = [each for known in known_types for each in _SIGNATURES.get(known, (known,))]
+    offered = tuple(options.key_types)
+    first = tuple(dict.fromkeys(each for each in expected if each in offered))
+    options.key_types = first + tuple(each for each in offered if each not in first)
+    return transport
+
+
+_SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
+
+
+def _shake_hands(transport: paramiko.Transport, host: HostSettings) -> None:
+    done = threading.Event()
+    try:
+        with without_signals():
+            transport.start_client(event=done)
+        done.wait(host.connect_seconds)
+        transport.get_remote_server_key()  # raises unless it got so far in time
+    except (SSHException, EOFError, OSError) as error:
+        text = str(transport.get_exception() or error) or "it closed the connection"
+        raise HostUnreachable(
+            f"{host.name} does not answer as an SSH server: {text}",
+            hint="is that the port of its sshd? has it too many connections?",
+        ) from None
+
+
+class Link:
+    """An authenticated connection; it ends when the host can't be heard any more."""
+
+    def __init__(
+        self,
+        host: HostSettings,
+        transport: paramiko.Transport,
+        wire: Wire,
+        before: Link | None,
+    ) -> None:
+        self.host = host
+        self.transport = transport
+        self._wire = wire
+        self._before = before
+        self._openings = Openings()
+
+    def open(self, host: str, port: int) -> TunnelStream:
+        """A stream to a port behind the host.
+
+        Raises ForwardProhibited, TargetRefused, or TunnelDown when the connection is gone.
+        """
+        return TunnelStream(self.open_channel(host, port))
+
+    def open_channel(self, host: str, port: int) -> paramiko.Channel:
+        """The bare channel of such a stream."""
+        try:
+            return self._openings.run(lambda: self._open(host, port), SSHException)
+        except ChannelException as error:
+            raise self._refusal(host, port, error.code) from None
+        except (SSHException, EOFError, OSError) as error:
+            if self.is_alive():
+                raise PoolUnreachable(
+                    f"{host} port {port} behind {self.host.name} did not answer within "
+                    f"{OPEN_SECONDS:g} s"
+                ) from None
+            raise TunnelDown(f"the connection to {self.host.name} was lost ({error})") from None
+
+    def _open(self, host: str, port: int) -> paramiko.Channel:
+        started = time.monotonic()
+        try:
+            return self.transport.open_channel(
+                "direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=OPEN_SECONDS
+            )
+        except SSHException as error:
+            if time.monotonic() - started > OPEN_SECONDS:
+                raise TimeoutError(str(error)) from None
+            raise
+
+    def _refusal(self, host: str, port: int, code: int) -> PoolUnreachable | ForwardProhibited:
+        if code == _PROHIBITED:
+            return ForwardProhibited(
+                f"{self.host.name} does not let this account reach {host} port {port}",
+                hint="the sshd_config there needs, for this account: AllowTcpForwarding local, and "
+                f"if it has PermitOpen: PermitOpen {host}:{port}",
+            )
+        if code == _CONNECT_FAILED:
+            return TargetRefused(
+                f"{self.host.name} was reached, but nothing listens there at {host} port {port}",
+                hint="is socketpool_server running there? check the ip and port",
+            )
+        return TargetRefused(f"{self.host.name} has no room for a stream to {host} port {port}")
+
+    def is_alive(self) -> bool:
+        """Whether the connection still stands."""
+        return self.transport.is_active()
+
+    def watch(self) -> None:
+        """Return when the connection has ended; ends it itself when nothing is heard for long."""
+        start("tunnel-probe", self._probe)
+        pause = min(self.host.alive_seconds, self.host.patience / 4)
+        while self.transport.is_active():
+            self.transport.join(pause)
+            if time.monotonic() - self._wire.last_heard > self.host.patience:
+                self.transport.close()
+
+    def _probe(self) -> None:
+        """Have the host say something now and then; whether it does is seen by `watch`."""
+        with contextlib.suppress(SSHException, EOFError, OSError):
+            while self.transport.is_active():
+                self.transport.join(self.host.alive_seconds)
+                if self.transport.is_active():
+                    self.transport.global_request("keepalive@openssh.com", wait=True)
+
+    def close_last(self) -> None:
+        """End the connection to this host alone."""
+        with contextlib.suppress(SSHException, EOFError, OSError):
+            self.transport.close()
+        self._wire.close()
+        if self.transport.is_alive():
+            self.transport.join(5)
+
+    def close(self) -> None:
+        """End it, and those that it went through."""
+        self.close_last()
+        if self._before is not None:
+            self._before.close()

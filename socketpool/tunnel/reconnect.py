@@ -1,0 +1,169 @@
+"""A tunnel that stays: one connection at a time, made again after each loss.
+
+New streams wait, bounded, while there is none.  What went through a lost connection is not
+replayed: its streams fail, and whoever used them knows whether to resume.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from socketpool.errors import NotAuthorised, SocketpoolError
+from socketpool.tunnel.errors import TunnelDown
+from socketpool.tunnel.lifecycle import TUNNEL, TunnelEvent, TunnelState
+from socketpool.tunnel.threads import start
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from socketpool.client.dial import Connection
+    from socketpool.tunnel.link import Link
+
+FIRST_PAUSE = 0.2
+LONGEST_PAUSE = 10.0
+DIAL_SECONDS = 30.0
+"""So long a new stream waits for a connection that is being restored."""
+
+
+class Tunnel:
+    """Keeps a connection up from `open` to `close`; thread-safe."""
+
+    def __init__(
+        self,
+        name: str,
+        connect: Callable[[], Link],
+        on_change: Callable[[TunnelState, str], None] = lambda _state, _why: None,
+    ) -> None:
+        self.name = name
+        self._connect = connect
+        self._on_change = on_change
+        self._changed = threading.Condition()
+        self._state = TunnelState.NEW
+        self._link: Link | None = None
+        self._refusal: SocketpoolError | None = None
+        self._waits = True
+        self._keeper: threading.Thread | None = None
+
+    @property
+    def state(self) -> TunnelState:
+        """Where it is."""
+        return self._state
+
+    def open(self) -> None:
+        """Connect for the first time; raises what went wrong."""
+        link = self._connect()
+        self._step(TunnelEvent.CONNECTED, link=link)
+        self._keeper = start("tunnel-keeper", self._keep)
+
+    def dial(self, host: str, port: int) -> Connection:
+        """A stream to a port behind the tunnel; see `socketpool.client.dial`.
+
+        Waits for a connection that is being restored.  Raises TunnelDown, TargetRefused,
+        ForwardProhibited, or why the host doesn't take us any more.
+        """
+        deadline = time.monotonic() + DIAL_SECONDS
+        while True:
+            link = self._await_link(deadline)
+            try:
+                return link.open(host, port)
+            except TunnelDown:
+                # Lost meanwhile, which the keeper is about to notice too.
+                if time.monotonic() > deadline:
+                    raise
+                with self._changed:
+                    self._changed.wait_for(lambda: self._link is not link, 1)  # noqa: B023
+
+    def link(self) -> Link:
+        """The connection as it is now; waits as `dial` does, and raises the same."""
+        return self._await_link(time.monotonic() + DIAL_SECONDS)
+
+    def stop_waiting(self) -> None:
+        """From now on `dial` fails at once when there is no connection: the end is near."""
+        with self._changed:
+            self._waits = False
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End it, and every stream through it."""
+        with self._changed:
+            if not TUNNEL.allows(self._state, TunnelEvent.CLOSE):
+                return
+        link = self._step(TunnelEvent.CLOSE)
+        if link is not None:
+            link.close()
+        if self._keeper is not None and self._keeper is not threading.current_thread():
+            self._keeper.join(10)
+
+    def _await_link(self, deadline: float) -> Link:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._state is not TunnelState.RECONNECTING or not self._waits,
+                deadline - time.monotonic(),
+            )
+            if self._link is not None:
+                return self._link
+            if self._refusal is not None:
+                raise self._refusal
+        raise TunnelDown(
+            f"the tunnel to {self.name} is down",
+            hint="it is tried again as long as this program runs",
+        )
+
+    def _keep(self) -> None:
+        while (link := self._link) is not None:
+            link.watch()
+            link.close()
+            with self._changed:
+                if self._state is TunnelState.CLOSED:
+                    return
+            self._step(TunnelEvent.LOST, why="the connection was lost")
+            self._restore()
+
+    def _restore(self) -> None:
+        pause, said = FIRST_PAUSE, ""
+        while True:
+            with self._changed:
+                # Spreads clients that lost the same host at the same time.
+                self._changed.wait_for(
+                    lambda: self._state is TunnelState.CLOSED,
+                    pause * random.uniform(0.5, 1.0),  # noqa: S311
+                )
+                if self._state is TunnelState.CLOSED:
+                    return
+            pause = min(pause * 2, LONGEST_PAUSE)
+            try:
+                link = self._connect()
+            except NotAuthorised as error:
+                self._step(TunnelEvent.REJECTED, why=error.message, refusal=error)
+                return
+            except SocketpoolError as error:
+                if error.message != said:
+                    said = error.message
+                    self._on_change(self._state, said)
+                continue
+            if self._step(TunnelEvent.CONNECTED, link=link, why="connected again") is not None:
+                link.close()  # closed while we connected
+            return
+
+    def _step(
+        self,
+        event: TunnelEvent,
+        *,
+        link: Link | None = None,
+        why: str = "",
+        refusal: SocketpoolError | None = None,
+    ) -> Link | None:
+        """Make the transition; returns the connection that is no longer wanted."""
+        with self._changed:
+            if self._state is TunnelState.CLOSED:
+                return link
+            before, self._link = self._link, link
+            self._state = TUNNEL.after(self._state, event)
+            self._refusal = refusal
+            self._changed.notify_all()
+            state = self._state
+        self._on_change(state, why)
+        return before

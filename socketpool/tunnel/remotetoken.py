@@ -1,0 +1,88 @@
+"""The pool's API token, found on the remote host where the account may read it.
+
+Over SFTP, in the state directory of a pool that listens at the very address; an account that may
+only forward has no SFTP, and then the token is configured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from typing import TYPE_CHECKING
+
+import paramiko
+from paramiko.ssh_exception import SSHException
+
+from socketpool.config.fields import EVERYWHERE, Address
+from socketpool.config.statedir import SETTINGS, TOKEN
+from socketpool.rsi.tokens import parse_secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from socketpool.tunnel.link import Link
+
+DEFAULT_STATE_DIR = ".local/state/socketpool"
+"""From the account's home, where SFTP begins."""
+
+SFTP_SECONDS = 15.0
+MAX_BYTES = 4 << 20
+LISTENING = "0A"  # as /proc/net/tcp calls it
+
+
+def find_remote_token(link: Link, host: str, port: int, state_dir: str | None) -> str | None:
+    """The token of the account's own pool, if that is the one at the address; else None.
+
+    Raises ConfigError for a token file that holds something else, TunnelDown.
+    """
+    try:
+        with _session(link) as sftp:
+            return _find(sftp, host, port, state_dir or DEFAULT_STATE_DIR)
+    except (SSHException, EOFError, OSError):
+        return None  # no SFTP, or no pool of this account
+
+
+@contextlib.contextmanager
+def _session(link: Link) -> Iterator[paramiko.SFTPClient]:
+    channel = link.transport.open_session(timeout=SFTP_SECONDS)
+    # Some of paramiko's waits have no bound but the channel's end.
+    deadline = threading.Timer(SFTP_SECONDS, channel.close)
+    deadline.daemon = True
+    deadline.start()
+    try:
+        channel.invoke_subsystem("sftp")
+        yield paramiko.SFTPClient(channel)
+    finally:
+        deadline.cancel()
+        channel.close()
+
+
+def _find(sftp: paramiko.SFTPClient, host: str, port: int, root: str) -> str | None:
+    try:
+        listen = Address.parse(json.loads(_read(sftp, f"{root}/{SETTINGS}"))["listen"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    if listen.port != port or listen.host not in {host, *EVERYWHERE}:
+        return None
+    path = f"{root}/{TOKEN}"
+    token = parse_secret(_read(sftp, path), f"{path} on the remote host")
+    # After the pool's end anybody may have its port; to them the token isn't shown.
+    owner = sftp.stat(path).st_uid
+    return token if owner is not None and _listens(sftp, port, owner) else None
+
+
+def _listens(sftp: paramiko.SFTPClient, port: int, owner: int) -> bool:
+    """Whether all who listen on a port are the owner's processes."""
+    owners = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in _read(sftp, table).splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                owners.add(int(fields[7]))
+    return owners == {owner}
+
+
+def _read(sftp: paramiko.SFTPClient, path: str) -> str:
+    with sftp.open(path, "rb") as file:
+        return file.read(MAX_BYTES).decode("ascii", "replace")

@@ -1,0 +1,160 @@
+"""The stream beneath an SSH connection: TCP, a proxy command, or a channel of another connection.
+
+paramiko reads each packet in two small pieces.  Reading ahead halves its system calls, and tells
+when the host was last heard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from socketpool.tunnel.errors import HostUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from socketpool.tunnel.sshconfig import HostSettings
+
+READ_AHEAD = 256 << 10
+KEEPALIVE_PROBES = 3
+
+_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+
+
+class Carrier(Protocol):
+    """What a wire may be made of: a socket or a channel."""
+
+    def recv(self, size: int, /) -> bytes: ...
+    def send(self, data: bytes, /) -> int: ...
+    def settimeout(self, seconds: float | None, /) -> None: ...
+    def close(self) -> None: ...
+
+
+class Wire:
+    """Bytes to and from an SSH server, in the form that `paramiko.Transport` asks for."""
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        on_close: Callable[[], None] | None = None,
+        *,
+        read_ahead: int = READ_AHEAD,
+    ) -> None:
+        self._carrier = carrier
+        self._read_ahead = read_ahead
+        self._on_close = on_close
+        self._ahead = memoryview(b"")
+        self._closed = False  # paramiko looks for it, as sockets have it
+        self.last_heard = time.monotonic()
+
+    def recv(self, size: int) -> bytes:
+        """At most ``size`` bytes."""
+        if not self._ahead:
+            self._ahead = memoryview(self._carrier.recv(self._read_ahead))
+            self.last_heard = time.monotonic()
+        data = self._ahead[:size]
+        self._ahead = self._ahead[size:]
+        return bytes(data)
+
+    def send(self, data: bytes) -> int:
+        """Some of the data; returns how much."""
+        return self._carrier.send(data)
+
+    def settimeout(self, seconds: float | None) -> None:
+        """Bound each call."""
+        self._carrier.settimeout(seconds)
+
+    def close(self) -> None:
+        """End it, and what it went through."""
+        if not self._closed:
+            self._closed = True
+            with contextlib.suppress(OSError, EOFError):
+                self._carrier.close()
+            if self._on_close is not None:
+                self._on_close()
+
+
+def tcp_wire(host: HostSettings) -> Wire:
+    """A TCP connection to the host; raises HostUnreachable with the reason in words."""
+    family = _FAMILIES.get(host.address_family, socket.AF_UNSPEC)
+    try:
+        found = socket.getaddrinfo(host.hostname, host.port, family, socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise HostUnreachable(
+            f"{host.hostname!r} can't be resolved",
+            hint="check the name; it is neither in the DNS nor an alias of your ssh_config",
+        ) from None
+    failure: OSError = OSError("no address")
+    for kind, _, _, _, address in found:
+        stream = socket.socket(kind, socket.SOCK_STREAM)
+        try:
+            _watch(stream, host)
+            stream.settimeout(host.connect_seconds)
+            stream.connect(address)
+        except OSError as error:
+            stream.close()
+            failure = error
+        else:
+            return Wire(stream)
+    raise _unreachable(host, failure)
+
+
+def _watch(stream: socket.socket, host: HostSettings) -> None:
+    """Have the kernel notice a peer that is gone, in about the time that we allow."""
+    seconds = max(1, int(host.alive_seconds))
+    for level, option, value in (
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, seconds),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1000, int(host.patience * 1000))),
+    ):
+        stream.setsockopt(level, option, value)
+
+
+def _unreachable(host: HostSettings, error: OSError) -> HostUnreachable:
+    where = f"{host.hostname} port {host.port}"
+    if isinstance(error, ConnectionRefusedError):
+        return HostUnreachable(
+            f"no sshd listens at {where}", hint="check the port; is sshd running there?"
+        )
+    if isinstance(error, TimeoutError):
+        return HostUnreachable(
+            f"{where} did not answer within {host.connect_seconds:g} s",
+            hint="check the address and any firewall on the way",
+        )
+    reason = error.strerror or str(error)
+    return HostUnreachable(
+        f"no route to {where}: {reason}", hint="check the address and this machine's network"
+    )
+
+
+def command_wire(host: HostSettings) -> Wire:
+    """What the host's ProxyCommand leads to; it is run without a shell."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            process = subprocess.Popen(
+                host.proxy_command, stdin=theirs.fileno(), stdout=theirs.fileno()
+            )
+        except OSError as error:
+            ours.close()
+            raise HostUnreachable(
+                f"the ProxyCommand of {host.given} can't be run: {error.strerror}",
+                hint="it is run without a shell: its first word must be a program",
+            ) from None
+
+    def end() -> None:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    return Wire(ours, end)

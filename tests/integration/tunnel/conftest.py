@@ -1,0 +1,29 @@
+"""Fixtures of the tunnel's tests: real sshd processes, and things to reach through them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from pools import PoolMaker, shipped
+from sshd import SshdMaker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pools import RunningPool
+
+
+@pytest.fixture
+def new_sshd() -> Iterator[SshdMaker]:
+    """Makes servers for one test; all end with it."""
+    with SshdMaker() as maker:
+        yield maker
+
+
+@pytest.fixture(scope="session")
+def trio() -> Iterator[RunningPool]:
+    """A pool of the three services that ship, left by each test as it was found."""
+    with PoolMaker() as maker:
+        services = {name: shipped(name) for name in ("upload", "vendor", "download")}
+        yield maker.start({n: service | {"warm": 2, "max": 6} for n, service in services.items()})

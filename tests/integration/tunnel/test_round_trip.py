@@ -1,0 +1,135 @@
+"""The main job through SSH, as a user runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pools import TOOLS, clean_environment, run_tool, shipped
+
+if TYPE_CHECKING:
+    from pools import PoolMaker, RunningPool
+    from sshd import Sshd, SshdMaker
+
+DATA = Path(__file__).parents[2] / "data" / "webflow-site.zip"
+TRIO = ("upload", "vendor", "download")
+GIGABYTE = 1 << 30
+DIGESTER = """
+import hashlib
+from socketpool.rsi import VendorServer
+
+class Vendor(VendorServer):
+    def transfer(self):
+        for path in self.members.values():
+            with path.open("rb") as file:
+                self.report(hashlib.file_digest(file, "sha256").hexdigest())
+"""
+
+
+def client(
+    server: Sshd, pool: RunningPool, archive: Path, *options: object
+) -> subprocess.CompletedProcess[str]:
+    """``socketpool_client`` through the server."""
+    return run_tool(
+        "socketpool_client",
+        *("--ssh", server.alias, "--ssh-config", server.client_config),
+        *(pool.host, pool.port, archive, *TRIO, *options),
+    )
+
+
+def members(archive: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(archive) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def test_an_archive_is_processed_through_ssh(
+    new_sshd: SshdMaker, trio: RunningPool, tmp_path: Path
+) -> None:
+    archive = Path(shutil.copy(DATA, tmp_path))
+    result = client(new_sshd.start(), trio, archive, "--token-file", trio.state / "token")
+    assert result.returncode == 0, result.stderr
+    assert "changed: 22 members" in result.stdout
+    before, after = members(DATA), members(archive)
+    assert list(after) == list(before)
+    assert sum(before[name] != after[name] for name in before) == 22
+    assert trio.request("GET", "/v1/leases").body == []
+
+
+def test_an_ordinary_account_needs_no_token_here_for_its_own_pool_there(
+    new_sshd: SshdMaker, trio: RunningPool, tmp_path: Path
+) -> None:
+    archive = Path(shutil.copy(DATA, tmp_path))
+    result = client(new_sshd.start(), trio, archive, "--state-dir", trio.state)
+    assert result.returncode == 0, result.stderr
+    assert "changed: 22 members" in result.stdout
+
+
+def test_where_no_token_is_found_it_is_said_how_to_give_one(
+    new_sshd: SshdMaker, trio: RunningPool, tmp_path: Path
+) -> None:
+    archive = Path(shutil.copy(DATA, tmp_path))
+    result = client(new_sshd.start(), trio, archive, "--state-dir", tmp_path)
+    assert result.returncode == 5
+    assert "--token-file" in result.stderr
+    assert archive.read_bytes() == DATA.read_bytes()
+
+
+def large_archive(folder: Path, size: int) -> tuple[Path, str]:
+    """An archive of one member that can't be compressed, and the member's digest."""
+    block = os.urandom(1 << 24)
+    digest = hashlib.sha256()
+    path = folder / "large.zip"
+    with (
+        zipfile.ZipFile(path, "w") as archive,
+        archive.open(zipfile.ZipInfo("noise.txt"), "w", force_zip64=True) as member,
+    ):
+        for _ in range(size >> 24):
+            member.write(block)
+            digest.update(block)
+    return path, digest.hexdigest()
+
+
+def test_a_gigabyte_arrives_whole_although_its_connections_are_cut_again_and_again(
+    new_sshd: SshdMaker, new_pool: PoolMaker, tmp_path: Path
+) -> None:
+    """The host is cut off, killed and started again in the middle of the upload."""
+    server = new_sshd.start()
+    pool = new_pool.start({"upload": shipped("upload"), "vendor": shipped("vendor", DIGESTER)})
+    (tmp_path / "policy.yml").write_text("include: ['*']\n")
+    archive, digest = large_archive(tmp_path, GIGABYTE)
+    arguments = (
+        *("--ssh", server.alias, "--ssh-config", server.client_config, "--json"),
+        *("--token-file", pool.state / "token", "--policy", tmp_path / "policy.yml"),
+        *(pool.host, pool.port, archive, "upload", "vendor"),
+    )
+    with subprocess.Popen(
+        [TOOLS / "socketpool_client", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=clean_environment(tmp_path),
+    ) as process:
+        assert process.stdout is not None
+        faults = iter((server.cut, server.cut, lambda: (server.kill(), server.start())))
+        at = [GIGABYTE // 5, GIGABYTE // 2, GIGABYTE * 4 // 5]
+        notes, summary = [], None
+        for line in process.stdout:
+            event = json.loads(line)
+            sys.stdout.write(line)  # shown when the test fails
+            if event["event"] == "progress" and at and event["done"] > at[0]:
+                at.pop(0)
+                next(faults)()
+            notes += [event["text"]] if event["event"] == "note" else []
+            summary = event if event["event"] == "summary" else summary
+    assert process.returncode == 0
+    assert not at
+    assert sum("connected again" in note for note in notes) == 3
+    assert summary is not None
+    assert digest in json.dumps(summary)
+    assert server.log.count("Accepted publickey") == 4

@@ -1,0 +1,212 @@
+"""Streams through a real sshd: they behave as sockets do, and a cut is never a clean end."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+from tunnels import (
+    HOST,
+    answer_at_the_end,
+    digest_of,
+    echo,
+    send_noise,
+    serving,
+    take_all,
+    tunnel_through,
+)
+from waiting import eventually
+
+from socketpool.tunnel.errors import ForwardProhibited, TargetRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sshd import Sshd, SshdMaker
+
+    from socketpool.tunnel.reconnect import Tunnel
+
+SIZE = 64 << 20
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Sshd]:
+    from sshd import SshdMaker
+
+    with SshdMaker() as maker:
+        yield maker.start()
+
+
+@pytest.fixture
+def tunnel(server: Sshd) -> Iterator[Tunnel]:
+    with tunnel_through(server) as made:
+        yield made
+
+
+def test_a_large_file_arrives_whole_both_ways(tunnel: Tunnel) -> None:
+    data = os.urandom(1 << 20)
+    with serving(answer_at_the_end) as port, tunnel.dial(HOST, port) as stream:
+        for _ in range(SIZE >> 20):
+            stream.sendall(data)
+        stream.shutdown(socket.SHUT_WR)
+        assert take_all(stream).decode() == hashlib.sha256(data * (SIZE >> 20)).hexdigest()
+    send, digest = send_noise(SIZE)
+    with serving(send) as port, tunnel.dial(HOST, port) as stream:
+        assert digest_of(stream) == digest
+
+
+def test_what_follows_the_end_of_our_side_still_arrives(tunnel: Tunnel) -> None:
+    with serving(answer_at_the_end) as port, tunnel.dial(HOST, port) as stream:
+        stream.sendall(b"question")
+        stream.shutdown(socket.SHUT_WR)
+        assert take_all(stream).decode() == hashlib.sha256(b"question").hexdigest()
+
+
+def test_single_bytes_arrive_in_order(tunnel: Tunnel) -> None:
+    sent = os.urandom(2000)
+    with serving(echo) as port, tunnel.dial(HOST, port) as stream:
+        got = bytearray()
+        for number in range(len(sent)):
+            stream.sendall(sent[number : number + 1])
+            if number % 3 == 0:
+                got += stream.recv(1)
+        while len(got) < len(sent):
+            got += stream.recv(1)
+    assert bytes(got) == sent
+
+
+def test_a_hundred_streams_at_once_keep_their_bytes_apart(tunnel: Tunnel) -> None:
+    together = threading.Barrier(100)
+
+    def converse(number: int) -> bool:
+        sent = bytes([number]) * 50_000 + os.urandom(10_000)
+        with tunnel.dial(HOST, port) as stream:
+            together.wait(60)
+            sender = threading.Thread(target=stream.sendall, args=(sent,))
+            sender.start()
+            got = b""
+            while len(got) < len(sent):
+                got += stream.recv(1 << 16)
+            sender.join()
+        return got == sent
+
+    with serving(echo) as port, ThreadPoolExecutor(100) as workers:
+        assert all(workers.map(converse, range(100)))
+
+
+def test_a_small_read_leaves_nothing_behind_for_paramiko_to_move(tunnel: Tunnel) -> None:
+    """Its buffer moves all that is left at each read, which makes small reads quadratic."""
+    size = 8 << 20
+    send, digest = send_noise(size)
+    made = hashlib.sha256()
+    with serving(send) as port, tunnel.dial(HOST, port) as stream:
+        eventually(lambda: len(stream._channel.in_buffer) == size, "all of it waits")
+        made.update(stream.recv(10))
+        assert len(stream._channel.in_buffer) == 0
+        while data := stream.recv(512):
+            made.update(data)
+    assert made.hexdigest() == digest
+
+
+def test_a_cut_is_an_error_for_who_reads_and_who_writes(new_sshd: SshdMaker) -> None:
+    server = new_sshd.start()
+    with tunnel_through(server) as tunnel, serving(echo) as port:
+        reader, writer = tunnel.dial(HOST, port), tunnel.dial(HOST, port)
+        reader.sendall(b"some")
+        assert reader.recv(100) == b"some"
+        server.cut()
+        with pytest.raises(ConnectionResetError):
+            reader.recv(100)
+
+        def write_on() -> None:
+            for _ in range(1000):
+                writer.sendall(b"x" * 100_000)
+
+        with pytest.raises(OSError, match=r".+"):
+            write_on()
+
+
+def test_what_came_before_a_cut_can_still_be_read(new_sshd: SshdMaker) -> None:
+    server = new_sshd.start()
+    with tunnel_through(server) as tunnel, serving(echo) as port:
+        stream = tunnel.dial(HOST, port)
+        stream.sendall(b"some")
+        eventually(stream._channel.recv_ready, "the echo")
+        server.cut()
+        eventually(lambda: stream._channel.closed, "the cut")
+        assert stream.recv(100) == b"some"
+        with pytest.raises(ConnectionResetError):
+            stream.recv(100)
+
+
+def test_shutting_a_stream_down_wakes_who_reads_it(tunnel: Tunnel) -> None:
+    with serving(echo) as port, tunnel.dial(HOST, port) as stream:
+        timer = threading.Timer(0.2, stream.shutdown, (socket.SHUT_RDWR,))
+        timer.start()
+        assert stream.recv(1) == b""
+        timer.join()
+
+
+def test_a_silent_peer_is_not_waited_for_longer_than_allowed(tunnel: Tunnel) -> None:
+    with serving(echo) as port, tunnel.dial(HOST, port) as stream:
+        stream.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            stream.recv(1)
+
+
+def test_a_port_where_nothing_listens_is_said_to_be_so(tunnel: Tunnel) -> None:
+    with socket.create_server((HOST, 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(TargetRefused, match=f"nothing listens there at {HOST} port {port}"):
+        tunnel.dial(HOST, port)
+
+
+def test_refusals_at_once_are_each_told_their_own_reason(new_sshd: SshdMaker) -> None:
+    with socket.create_server((HOST, 0)) as closed:
+        port = closed.getsockname()[1]
+    server = new_sshd.start("there", f"PermitOpen {HOST}:{port}")
+
+    def reason(number: int) -> type[Exception]:
+        try:
+            tunnel.dial(HOST, port if number % 2 else port + 1)
+        except (TargetRefused, ForwardProhibited) as error:
+            return type(error)
+        raise AssertionError("was opened")
+
+    with tunnel_through(server) as tunnel, ThreadPoolExecutor(16) as workers:
+        found = list(workers.map(reason, range(64)))
+    assert found == [ForwardProhibited, TargetRefused] * 32
+
+
+def test_new_keys_are_agreed_on_under_load(new_sshd: SshdMaker) -> None:
+    """sshd asks for them after each megabyte, while streams come and go."""
+    server = new_sshd.start("there", "RekeyLimit 1M")
+    send, digest = send_noise(16 << 20)
+    stop = threading.Event()
+    opened = []
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            with tunnel.dial(HOST, echoing) as stream:
+                stream.sendall(b"ping")
+                assert stream.recv(4) == b"ping"
+            opened.append(1)
+
+    with tunnel_through(server) as tunnel, serving(send) as sending, serving(echo) as echoing:
+        visitors = [threading.Thread(target=come_and_go) for _ in range(4)]
+        for visitor in visitors:
+            visitor.start()
+        with tunnel.dial(HOST, sending) as stream:
+            assert digest_of(stream) == digest
+        stop.set()
+        for visitor in visitors:
+            visitor.join(60)
+        assert not any(visitor.is_alive() for visitor in visitors)
+        tunnel.dial(HOST, echoing).close()  # still the same connection
+    assert len(opened) > 4
+    assert server.log.count("Accepted publickey") == 1

@@ -1,0 +1,202 @@
+"""Real sshd processes for tests: each with keys, a configuration and a client's ssh_config."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import psutil
+from pools import PoolMaker, connects
+from waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+HOST = "127.0.0.1"
+
+CONFIG = """\
+ListenAddress {host}
+Port {port}
+HostKey {folder}/host_ed25519
+AuthorizedKeysFile {folder}/authorized_keys
+PidFile none
+StrictModes no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+PermitRootLogin prohibit-password
+MaxStartups 100
+LogLevel VERBOSE
+Subsystem sftp internal-sftp
+{options}
+"""
+
+CLIENT = """\
+Host {alias}
+  HostName {host}
+  Port {port}
+  User {user}
+  IdentityFile {folder}/user
+  IdentitiesOnly yes
+  IdentityAgent none
+  UserKnownHostsFile {folder}/known_hosts
+  GlobalKnownHostsFile none
+{options}
+"""
+
+
+def keygen(path: Path, *, kind: str = "ed25519", passphrase: str = "") -> Path:
+    """A new key pair; returns the private one's file."""
+    command = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", path.name, "-f", path]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return path
+
+
+@dataclass
+class Sshd:
+    """An sshd, and what a client needs to log in to it."""
+
+    folder: Path
+    port: int
+    alias: str
+    options: str = ""
+    client_options: str = ""
+    host: str = HOST
+    prefix: list[str] = field(default_factory=list)
+    """What it is started with, such as ``ip netns exec``."""
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def client_config(self) -> Path:
+        return self.folder / "ssh_config"
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.folder / "known_hosts"
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+    def prepare(self) -> None:
+        """Keys and files."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        keygen(self.folder / "host_ed25519")
+        user = keygen(self.folder / "user")
+        shutil.copy(user.with_suffix(".pub"), self.folder / "authorized_keys")
+        self.trust()
+        self.write_client_config()
+
+    def trust(self) -> None:
+        """Have the client know the host's key as it is now."""
+        kind, key, *_ = (self.folder / "host_ed25519.pub").read_text().split()
+        self.known_hosts.write_text(f"[{self.host}]:{self.port} {kind} {key}\n")
+
+    def write_client_config(self) -> None:
+        values = {
+            "alias": self.alias,
+            "host": self.host,
+            "port": self.port,
+            "folder": self.folder,
+            "user": getpass.getuser(),
+            "options": self.client_options,
+        }
+        self.client_config.write_text(CLIENT.format(**values))
+
+    def start(self) -> Self:
+        config = self.folder / "sshd_config"
+        values = {"host": self.host, "port": self.port, "folder": self.folder}
+        config.write_text(CONFIG.format(**values, options=self.options))
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self.prefix, SSHD, "-D", "-e", "-f", config],
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                stdout=log,
+                start_new_session=True,
+            )
+        process = self.process
+
+        def answers() -> bool:
+            assert process.poll() is None, self.log
+            return self.prefix != [] or connects(self.host, self.port)
+
+        eventually(answers, f"sshd at port {self.port}")
+        return self
+
+    def sessions(self) -> list[psutil.Process]:
+        """The processes that serve connections."""
+        assert self.process is not None
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).children(recursive=True)
+        return []
+
+    def cut(self) -> None:
+        """Kill whatever serves a connection; new ones are accepted."""
+        for process in self.sessions():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def kill(self) -> None:
+        """Kill it and its connections, as a crash of the host would."""
+        if self.process is None:
+            return
+        children = self.sessions()
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        self.process = None
+
+
+class SshdMaker:
+    """Makes servers, and ends all of them when its ``with`` block does."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._ports: Iterator[int] = iter(())
+
+    def __enter__(self) -> Self:
+        self._pools = self._stack.enter_context(PoolMaker())
+        self._ports = iter(self._pools.ports())
+        self._folder = self._pools.folder()
+        return self
+
+    def folder(self) -> Path:
+        """A short private directory of its own."""
+        return self._pools.folder()
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def make(
+        self, alias: str = "there", options: str = "", client_options: str = "", **fields: object
+    ) -> Sshd:
+        """One that is ready to be started."""
+        port = next(self._ports)
+        server = Sshd(
+            self._folder / alias,
+            port,
+            alias,
+            options,
+            client_options,
+            **fields,  # type: ignore[arg-type]
+        )
+        server.prepare()
+        self._stack.callback(server.kill)
+        return server
+
+    def start(self, alias: str = "there", options: str = "", client_options: str = "") -> Sshd:
+        """One that runs."""
+        return self.make(alias, options, client_options).start()
