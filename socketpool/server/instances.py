@@ -20,6 +20,7 @@ from socketpool.server.blocks import Blocks, drain
 from socketpool.server.drains import Drains
 from socketpool.server.exits import ExitWatch
 from socketpool.server.probes import Prober
+from socketpool.server.starter import Starter
 from socketpool.server.worker import Worker
 from socketpool.supervision import conf
 from socketpool.supervision.listeners import Listeners, is_stopped
@@ -39,6 +40,9 @@ MOVING_BEAT = 0.03
 """Seconds between looks while an instance is on its way; asking makes supervisord reap at once."""
 
 SLOW_BEAT = 1.0
+CALM_BEAT = 5.0
+"""The same where all instances are up: exits are told, and only operators do anything else."""
+
 FEW = 8
 """So many instances on their way are asked for one by one; for more of them, all at once."""
 
@@ -51,6 +55,8 @@ STARTING = frozenset(
     }
 )
 """States from which an instance may be found ready by a look."""
+
+UP = HELD | {InstanceState.IDLE}
 
 LONG_LEASE = 1.0
 """Seconds."""
@@ -85,6 +91,7 @@ class InstanceKeeper:
         self._full_look_at = 0.0
         self._exits = ExitWatch(self._exited)
         self.prober = Prober(pool, state, host=host, passed=self.look, suspect=self._distrust)
+        self.starter = Starter(pool, supervisor, self.worker, look=self.look)
         self.blocks = Blocks(
             pool,
             state,
@@ -224,7 +231,9 @@ class InstanceKeeper:
             processes: Iterable[ProcessInfo] = await self.worker(self._supervisor.processes)
             observed = list(self._pool.instances.values())
             cost = _now() - asked
-            self._full_look_at = _now() + max(SLOW_BEAT, cost / SHARE)
+            calm = all(i.pid and i.state in UP for i in observed)
+            beat = CALM_BEAT if calm else SLOW_BEAT
+            self._full_look_at = _now() + max(beat, cost / SHARE)
         else:
             found = [await self.worker(self._supervisor.process, i.name) for i in moving]
             processes = [process for process in found if process is not None]
@@ -273,7 +282,7 @@ class InstanceKeeper:
             case InstanceState.STOPPING:
                 await self._stop(instance, process)
             case InstanceState.REGISTERED | InstanceState.STOPPED:
-                await self._at_rest(instance, process, fresh=fresh)
+                self._at_rest(instance, fresh=fresh)
             case InstanceState.LEASED | InstanceState.DRAINING:
                 (self._parked.add if process.at_rest else self._parked.discard)(instance.port)
         return False
@@ -297,17 +306,13 @@ class InstanceKeeper:
             return False
         return self.prober.is_ready(instance, pid, listeners)
 
-    async def _at_rest(self, instance: Instance, process: ProcessInfo, *, fresh: bool) -> None:
+    def _at_rest(self, instance: Instance, *, fresh: bool) -> None:
         if fresh:
             self._spawned(instance)  # if it was stopped, an operator has started it
             if self.blocks.is_retiring(instance.block):
                 drain(self._pool, self._pool.instances[instance.port])
-        elif (
-            instance.state is InstanceState.REGISTERED
-            and process.at_rest
-            and not self.blocks.registering
-        ):
-            await self._start(instance)
+        elif instance.state is InstanceState.REGISTERED:
+            self.starter.wake()
 
     def _note_ready(self, port: int, pid: int) -> None:
         self._watch(port, pid)

@@ -109,6 +109,7 @@ class Keeper:
         await self._recover()
         tasks = [
             asyncio.create_task(self.instances.keep()),
+            asyncio.create_task(self.instances.starter.keep()),
             asyncio.create_task(self.instances.prober.keep()),
             asyncio.create_task(self.reconciler.keep()),
             asyncio.create_task(self._reclaim()),
