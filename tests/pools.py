@@ -26,6 +26,7 @@ from socketpool.client.dial import dial_tcp
 from socketpool.core.ports import PortRange
 from socketpool.rsi.blocks import send_line_block
 from socketpool.rsi.session import await_event, greet
+from socketpool.supervision.rpc import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -289,8 +290,21 @@ class RunningPool:
         return psutil.Process(int((self.state / "supervisord.pid").read_text()))
 
     def server_pid(self) -> int:
-        """The pool server's process, as supervisorctl knows it."""
-        return int(self.supervisorctl("pid", "pool-server"))
+        """The pool server's process, as supervisord knows it."""
+        processes = Supervisor(self.state / "supervisor.sock").processes()
+        return next(p.pid for p in processes if p.name == "pool-server")
+
+    def await_server(self, *, after: int = 0) -> None:
+        """The pool server answers, as another process than ``after``."""
+
+        def back() -> bool:
+            try:
+                # The order matters: whoever asks supervisord has it notice deaths at once.
+                return self.server_pid() != after and self.request("GET", "/readyz").status == 200
+            except (OSError, ValueError, http.client.HTTPException):
+                return False
+
+        eventually(back, "the pool server to be back")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Stop it as a user does; returns the exit code."""

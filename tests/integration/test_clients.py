@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 from pools import PROBE, WEB, PoolMaker, kill, run_tool
-from waiting import eventually
 
 from socketpool.config.clients import token_hash
 
@@ -115,14 +114,7 @@ def test_leases_and_quotas_of_clients_outlive_the_pool_server(pool: RunningPool)
     assert answer.status == 201
     pid = pool.server_pid()
     kill(pid)
-
-    def is_back() -> bool:
-        try:
-            return pool.server_pid() != pid and pool.request("GET", "/readyz").status == 200
-        except OSError:
-            return False
-
-    eventually(is_back, "the pool server to come back")
+    pool.await_server(after=pid)
     assert [x["lease"] for x in pool.request("GET", "/v1/leases", token=ACME).body] == [
         answer.body["lease"]
     ]
