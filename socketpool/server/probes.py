@@ -137,7 +137,8 @@ class Prober:
         while True:
             now = loop.time()
             due = [i for i in self._pool.instances.values() if self._is_due(i, now)]
-            listeners = await asyncio.to_thread(Listeners) if due else None
+            plain = any(self.services[i.service].sdk is None for i in due)
+            listeners = await asyncio.to_thread(Listeners) if plain else None
             for instance in due:
                 task = asyncio.create_task(self._check(instance, listeners))
                 self._tasks.add(task)
@@ -179,12 +180,12 @@ class Prober:
 
         One that is leased may be busy, so it is only asked what costs it nothing.
         """
+        if service.sdk is not None:
+            return "" if await self._answers_alive(service, instance) else "it does not answer"
         if is_stopped(instance.pid):
             return "its process is stopped (SIGSTOP)"
         if listeners is not None and instance.port not in listeners.ports():
             return "it no longer listens"
-        if service.sdk is not None:
-            return "" if await self._answers_alive(service, instance) else "it does not answer"
         if instance.state in HELD or await self._probe(service, instance.port):
             return ""
         return f"its {service.readiness.kind} probe fails"

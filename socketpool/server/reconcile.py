@@ -52,7 +52,7 @@ class Reconciler:
 
     async def run_once(self) -> None:
         """Compare once."""
-        if not self._blocks.registering:
+        if not self._blocks.changing:
             self._restore_files()
         instances = {i.port: i.pid for i in self._pool.instances.values() if i.pid}
         await asyncio.to_thread(self._end_orphans, instances)
