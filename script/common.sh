@@ -76,3 +76,15 @@ ensure_venv() {
         cat pyproject.toml requirements/demo.lock | sha256sum >"$venv/.stamp-demo"
     fi
 }
+
+# ensure_peers: other programs in Python that benchmarks measure ours against.
+ensure_peers() {
+    local lock=requirements/peers.lock peers=$root/.venv-peers
+    [ "$(cat "$peers/.stamp" 2>/dev/null)" = "$(sha256sum <"$lock")" ] && return
+    echo "setting up $peers from $lock (once) ..." >&2
+    rm -rf "$peers"
+    "$venv/bin/python" -m venv "$peers" &&
+        "$peers/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock" &&
+        sha256sum <"$lock" >"$peers/.stamp" && return
+    echo "could not set it up: what is measured against sshtunnel and asyncssh is left out" >&2
+}
