@@ -76,11 +76,11 @@ def write_file_block(
     """Receive one file and put it at ``target`` at once and whole; returns its SHA-256.
 
     ``target`` is replaced only after size and digest agree; when that goes to the disk is left to
-    the kernel, as no lease outlives a crash of the machine.  Until then the bytes are beside it, and
-    stay there when the connection is cut, for the same transfer to go on.  A note beside it tells
-    afterwards which transfer it is from: when that is repeated, because its receipt was lost, no
-    byte needs to travel.  Raises :class:`FileRefused`, having told the sender, when the file is
-    larger than ``max_size``, can't be stored or arrived damaged.
+    the kernel, as no lease outlives a crash of the machine. Until then the bytes are beside it,
+    and stay there when the connection is cut, for the same transfer to go on. A note beside it
+    tells afterwards which transfer it is from: when that is repeated, because its receipt was
+    lost, no byte needs to travel. Raises :class:`FileRefused`, having told the sender, when the
+    file is larger than ``max_size``, can't be stored or arrived damaged.
     """
     kind, size = read_header(stream)
     if kind is not Kind.FILE:
