@@ -35,7 +35,11 @@ log = logging.getLogger("socketpool.blocks")
 
 
 class Blocks:
-    """The blocks of one pool.  ``look`` is called when there is something new to be watched."""
+    """The blocks of one pool.
+
+    ``registered`` is called when there are instances to be started, and ``look`` when there are
+    some to be stopped.
+    """
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class Blocks:
         worker: Worker,
         *,
         host: str,
+        registered: Callable[[], None],
         look: Callable[[], None],
     ) -> None:
         self._pool = pool
@@ -52,6 +57,7 @@ class Blocks:
         self._supervisor = supervisor
         self._worker = worker
         self._host = host
+        self._registered = registered
         self._look = look
         self._changing = asyncio.Lock()
         self._numbers: dict[str, int] = {}  # service -> highest block number
@@ -154,7 +160,7 @@ class Blocks:
             registered = InstanceState.REGISTERED
             self._pool.add(Instance(service, port, block, registered, now))
         log.info("registered", extra={"block": block, "ports": f"{ports.start}-{ports.stop - 1}"})
-        self._look()
+        self._registered()
 
     def _add_group(self, block: str) -> None:
         """For the worker: a bad file of somebody else's must not block ours."""

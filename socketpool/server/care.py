@@ -10,7 +10,7 @@ import logging
 import random
 from typing import TYPE_CHECKING
 
-from socketpool.core.lifecycle import HELD, MOVING, InstanceEvent, InstanceState
+from socketpool.core.lifecycle import MOVING, InstanceEvent, InstanceState
 from socketpool.core.pool import EXITS_BEFORE_FAILED
 from socketpool.supervision.logtail import last_lines
 
@@ -143,25 +143,33 @@ class Care:
 
         When one fails in its new form, the others stay as they are.
         """
+        self._outdated &= self._pool.instances.keys()
         if not self._outdated:
             return
-        self._outdated &= self._pool.instances.keys()
+        outdated = [self._pool.instances[port] for port in sorted(self._outdated)]
+        marked = {i.service for i in outdated if i.state is InstanceState.LEASED and i.dirty}
         busy = {
             i.service
             for i in self._pool.instances.values()
             if i.state in MOVING
             or (i.state is InstanceState.FAILED and i.port not in self._outdated)
         }
-        for port in sorted(self._outdated):
-            instance = self._pool.instances[port]
-            if instance.state in HELD and not instance.dirty:
-                self._pool.apply(port, InstanceEvent.DISTRUSTED, _now())
-            elif instance.state is InstanceState.IDLE and instance.service not in busy:
+        # An idle one first; of those that are leased, the last to be: its lease may be a short one.
+        outdated.sort(key=lambda i: (i.state is not InstanceState.IDLE, -i.since))
+        for instance in outdated:
+            if instance.state is InstanceState.FAILED:
+                self._pool.retry_now(instance.port)
+            elif instance.service not in busy and self._may_replace(instance, marked):
                 busy.add(instance.service)
-                self._pool.apply(port, InstanceEvent.DISTRUSTED, _now())
+                self._pool.apply(instance.port, InstanceEvent.DISTRUSTED, _now())
                 self._look()
-            elif instance.state is InstanceState.FAILED:
-                self._pool.retry_now(port)
+
+    @staticmethod
+    def _may_replace(instance: Instance, marked: Collection[str]) -> bool:
+        """A leased one is marked and goes when its lease ends; meanwhile no other is marked."""
+        if instance.state is InstanceState.LEASED:
+            return instance.service not in marked
+        return instance.state is InstanceState.IDLE
 
     async def _start(self, instance: Instance) -> None:
         await self._worker(self._supervisor.start, instance.name)

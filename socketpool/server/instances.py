@@ -61,6 +61,7 @@ LONG_LEASE = 1.0
 """Seconds."""
 
 SHARE = 0.2
+CALM_SHARE = 0.01
 """The share of its time that supervisord may be asked: with hundreds of processes it is slow."""
 
 log = logging.getLogger("socketpool.instances")
@@ -96,6 +97,7 @@ class InstanceKeeper:
             supervisor,
             self.worker,
             host=host,
+            registered=self.starter.wake,
             look=self.look,
         )
         self.drains = Drains(
@@ -173,12 +175,13 @@ class InstanceKeeper:
     def _needs_look(self, instance: Instance) -> bool:
         """Whether it is on its way, or waits for supervisord to respawn it.
 
-        What exits again and again while it is leased is left to supervisord's own slower pace.
+        What exits again and again while it is leased is left to supervisord's own slower pace, and
+        what was not started yet to the `Starter`.
         """
         if instance.state in HELD:
             loops = instance.exits >= EXITS_BEFORE_FAILED
             return not (instance.pid or loops or self.care.is_parked(instance.port))
-        return instance.state in MOVING
+        return instance.state in MOVING and instance.state is not InstanceState.REGISTERED
 
     async def _beat(self) -> None:
         self._look.clear()
@@ -190,8 +193,8 @@ class InstanceKeeper:
             observed = list(self._pool.instances.values())
             cost = _now() - asked
             calm = all(i.pid and i.state in UP for i in observed)
-            beat = CALM_BEAT if calm else SLOW_BEAT
-            self._full_look_at = _now() + max(beat, cost / SHARE)
+            pause = max(CALM_BEAT, cost / CALM_SHARE) if calm else max(SLOW_BEAT, cost / SHARE)
+            self._full_look_at = _now() + pause
         else:
             found = [await self.worker(self._supervisor.process, i.name) for i in moving]
             processes = [process for process in found if process is not None]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 AT_A_TIME = 4
 """Probes of one service that cost something; the others don't wait for them."""
 
-TICK = 0.25
+TICK = 0.5
 RETRY_SECONDS = 0.2
 """Between two probes of an instance that starts."""
 
