@@ -59,7 +59,15 @@ def assert_all_free(pool: RunningPool) -> None:
             and not stored(pool)
         )
 
-    eventually(calm, "everything to be given back")
+    try:
+        eventually(calm, "everything to be given back")
+    except AssertionError:
+        left = [
+            (p.parent.name, p.name)
+            for f in ("workspaces", "trash")
+            for p in (pool.state / f).iterdir()
+        ]
+        raise AssertionError(f"still held: {pool.instances()}, {stored(pool)}, {left}") from None
     assert fenced(pool) == {}
     assert_no_orphan(pool)
 
