@@ -39,7 +39,7 @@ CLOCK = "clock"
 def die_at(point: str) -> None:
     """``kill -9`` of this process if that was asked for here."""
     try:
-        os.unlink(Path(sys.argv[2]) / point)
+        (Path(sys.argv[2]) / point).unlink()
     except FileNotFoundError:
         return
     os.kill(os.getpid(), signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 from typing import TYPE_CHECKING, Any
 
@@ -52,10 +53,8 @@ def die_of(pool: RunningPool, faults: Faults, point: str, method: str, path: str
     before = pool.server_pid()
     faults.arm(point)
     answer: Answer | None = None
-    try:
+    with contextlib.suppress(*LOST):
         answer = pool.request(method, path, body)
-    except LOST:
-        pass
     pool.await_server(after=before)
     assert not faults.is_armed(point), "it died for another reason"
     return answer
@@ -157,7 +156,7 @@ def test_a_server_that_dies_again_while_it_recovers_recovers_the_next_time(
 def test_a_jump_of_the_wall_clock_ends_no_lease_early_and_keeps_none_for_ever(
     pool: RunningPool, faults: Faults
 ) -> None:
-    """Leases live by the monotonic clock; only a restart has nothing but the wall clock to go by."""
+    """They live by the monotonic clock; only a restart has nothing but the wall clock to go by."""
     year = 365 * 86400.0
     lease = pool.lease("probe", ttl=30)
     for jump in (year, -year):

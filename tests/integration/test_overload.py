@@ -128,7 +128,10 @@ def use(lease: dict[str, Any]) -> None:
 @pytest.fixture
 def pool(tmp_path: Path) -> Iterator[RunningPool]:
     sole = PROBE | {
-        **{"sdk": {"file": "sole.py", "class": "Sole"}, "code": SOLE, "warm": SLOTS, "max": SLOTS},
+        "sdk": {"file": "sole.py", "class": "Sole"},
+        "code": SOLE,
+        "warm": SLOTS,
+        "max": SLOTS,
         "environment": {"MARKS": str(tmp_path)},
     }
     with PoolMaker() as maker:

@@ -1,4 +1,4 @@
-"""Holders that sleep, clients that never hear the answer: whoever comes too late changes nothing."""
+"""Holders that sleep, clients that never hear the answer: who comes too late changes nothing."""
 
 from __future__ import annotations
 
