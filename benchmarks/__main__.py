@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import lease, peers, roundtrip, sdk, tunnel
+from benchmarks import coldstart, growth, lease, peers, recovery, roundtrip, sdk, tunnel
 from benchmarks.archive.__main__ import main as measure_archive
 from benchmarks.report import keep, show
 
 BENCHMARKS = {
-    "lease": {"Lease and release of three services": lease.measure},
+    "pool": {
+        "Lease and release of three services": lease.measure,
+        "A connection to a warm instance against a cold start for each": coldstart.measure,
+        "From kill -9 until it answers again": recovery.measure,
+        "Growing while leases are granted": growth.measure,
+    },
     "roundtrip": {"Round trip of webflow-site.zip": roundtrip.measure},
     "sdk": {
         "A large file through a session": sdk.transfer,

@@ -48,6 +48,34 @@ ensure_archivers() {
     done
 }
 
+# Programs that the services of services/extra run.
+ensure_databases() {
+    command -v redis-server >/dev/null && command -v psql >/dev/null &&
+        { command -v postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres'; } >/dev/null && return
+    install_packages redis-server postgresql ||
+        echo "could not install redis-server and postgresql: tests of services/extra will fail" >&2
+    return 0
+}
+
+# What benchmarks compare with: programs of Debian unpacked and not installed, so that no daemon is
+# started and no root needed, and others in Python in an environment of their own.
+ensure_peers() {
+    local lock=requirements/peers.lock python=$root/.venv-peers programs=$root/benchmarks/.peers work
+    [ "$(cat "$python/.stamp" 2>/dev/null)" = "$(sha256sum <"$lock")" ] && return
+    echo "fetching peers to compare with (once) ..." >&2
+    work=$(mktemp -d)
+    rm -rf "$python" "$programs"
+    if (cd "$work" && apt-get download xinetd openbsd-inetd ucspi-tcp) >/dev/null 2>&1 &&
+        mkdir -p "$programs" && for package in "$work"/*.deb; do dpkg -x "$package" "$programs"; done &&
+        "$venv/bin/python" -m venv "$python" &&
+        "$python/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"; then
+        sha256sum <"$lock" >"$python/.stamp"
+    else
+        echo "could not fetch all of them: some comparisons will be left out" >&2
+    fi
+    rm -rf "$work"
+}
+
 # Tests of the tunnel talk to real servers.
 ensure_sshd() {
     command -v sshd >/dev/null || [ -x /usr/sbin/sshd ] && command -v ssh-keygen >/dev/null && return
@@ -75,16 +103,4 @@ ensure_venv() {
     if [ "$1" = dev ]; then
         cat pyproject.toml requirements/demo.lock | sha256sum >"$venv/.stamp-demo"
     fi
-}
-
-# ensure_peers: other programs in Python that benchmarks measure ours against.
-ensure_peers() {
-    local lock=requirements/peers.lock peers=$root/.venv-peers
-    [ "$(cat "$peers/.stamp" 2>/dev/null)" = "$(sha256sum <"$lock")" ] && return
-    echo "setting up $peers from $lock (once) ..." >&2
-    rm -rf "$peers"
-    "$venv/bin/python" -m venv "$peers" &&
-        "$peers/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock" &&
-        sha256sum <"$lock" >"$peers/.stamp" && return
-    echo "could not set it up: what is measured against sshtunnel and asyncssh is left out" >&2
 }

@@ -13,7 +13,7 @@ class SocketpoolError(Exception):
     """A failure that was foreseen.
 
     ``message`` is a sentence for the user; ``hint`` says what to do about it.  Neither ever holds
-    a secret.
+    a secret.  ``reference`` is set where somebody keeps the story of the failure under it.
     """
 
     exit_code: ClassVar[int] = 1
@@ -23,6 +23,7 @@ class SocketpoolError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.reference = ""
 
 
 class UsageError(SocketpoolError):

@@ -16,7 +16,7 @@ from pools import PoolMaker, connects
 from waiting import eventually
 
 from socketpool.client.dial import dial_tcp
-from socketpool.rsi import workspace
+from socketpool.rsi.fence import Fence
 from socketpool.rsi.session import greet
 from socketpool.rsi.tokens import LeaseClaim, LeaseTokens
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 KEY = "key-of-these-tests"
+GENERATION = 1
 
 # $1 is where the small disk goes, $2 its size; seen by nobody outside, it ends with the process.
 ON_SMALL_DISK = 'mount -t tmpfs -o size="$2" none "$1" && shift 2 && exec "$@"'
@@ -46,8 +47,8 @@ class Instance:
         return psutil.Process(self.process.pid)
 
     def lease(self) -> LeaseClaim:
-        claim = LeaseClaim(f"lease{next(self._numbers)}", 1)
-        workspace.create(self.workspaces, claim, [self.port])
+        claim = LeaseClaim(f"lease{next(self._numbers)}", GENERATION)
+        (self.workspaces / claim.lease).mkdir(mode=0o700)
         return claim
 
     @contextlib.contextmanager
@@ -78,6 +79,8 @@ def running_instance(
         "sdk": {"file": code.name, "class": name, "executable": None},
         "lease_key": str(folder / "key"),
         "workspaces": str(workspaces),
+        "alive": str(folder),
+        "fence": str(folder / "fence"),
         "limits": {"sessions": 8, "session_time": 60.0, "archive_size": 4 << 30} | limits,
     }
     (folder / "spec.json").write_text(json.dumps(spec))
@@ -87,6 +90,7 @@ def running_instance(
         prefix = ["unshare", "--mount", "--propagation", "private", *small]
     with PoolMaker() as maker, (folder / "log").open("wb") as log:
         port = maker.ports().first
+        Fence.create(folder / "fence").admit([port], GENERATION)
         command = [sys.executable, "-m", "socketpool.rsi.runner", folder / "spec.json", str(port)]
         process = subprocess.Popen([*prefix, *command], stderr=log)
         try:

@@ -26,6 +26,7 @@ from socketpool.client.dial import dial_tcp
 from socketpool.core.ports import PortRange
 from socketpool.rsi.blocks import send_line_block
 from socketpool.rsi.session import await_event, greet
+from socketpool.supervision.rpc import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -258,6 +259,20 @@ class RunningPool:
     def log(self, name: str) -> str:
         return (self.state / "logs" / f"{name}.log").read_text()
 
+    def edit(self, **changes: Any) -> None:
+        """Change the pool's file: ``pool``, ``services``, ``catalogue`` and so on, as they are."""
+        path = self.folder / "pool.yml"
+        content = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump(content | changes))
+
+    def edit_service(self, name: str, **changes: Any) -> None:
+        """Change the file of a service, or write a new one."""
+        folder = self.folder / "services" / name
+        folder.mkdir(exist_ok=True)
+        path = folder / "service.yml"
+        content = yaml.safe_load(path.read_text()) if path.exists() else {}
+        path.write_text(yaml.safe_dump(content | changes))
+
     def supervisorctl(self, *arguments: str) -> str:
         """What supervisorctl prints."""
         conf = str(self.state / "supervisord.conf")
@@ -267,8 +282,21 @@ class RunningPool:
         return psutil.Process(int((self.state / "supervisord.pid").read_text()))
 
     def server_pid(self) -> int:
-        """The pool server's process, as supervisorctl knows it."""
-        return int(self.supervisorctl("pid", "pool-server"))
+        """The pool server's process, as supervisord knows it."""
+        processes = Supervisor(self.state / "supervisor.sock").processes()
+        return next(p.pid for p in processes if p.name == "pool-server")
+
+    def await_server(self, *, after: int = 0) -> None:
+        """The pool server answers, as another process than ``after``."""
+
+        def back() -> bool:
+            try:
+                # The order matters: whoever asks supervisord has it notice deaths at once.
+                return self.server_pid() != after and self.request("GET", "/readyz").status == 200
+            except (OSError, ValueError, http.client.HTTPException):
+                return False
+
+        eventually(back, "the pool server to be back")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Stop it as a user does; returns the exit code."""
@@ -337,6 +365,7 @@ class PoolMaker:
         services: dict[str, dict[str, Any]],
         *,
         ports: PortRange,
+        clients: dict[str, Any] | None = None,
         **pool: Any,
     ) -> Path:
         """A ``pool.yml`` with a catalogue beside it."""
@@ -350,7 +379,8 @@ class PoolMaker:
                 (target / content["sdk"]["file"]).write_text(code)
         path = folder / "pool.yml"
         section = {"ports": str(ports)} | pool
-        path.write_text(yaml.safe_dump({"pool": section, "catalogue": ["services"]}))
+        file = {"pool": section, "catalogue": ["services"], "clients": clients or {}}
+        path.write_text(yaml.safe_dump(file))
         return path
 
     def start(
@@ -363,7 +393,7 @@ class PoolMaker:
         ports: PortRange | None = None,
         **pool: Any,
     ) -> RunningPool:
-        """A pool of these services; ``pool`` is its section in the file."""
+        """A pool of these services; ``pool`` is its section in the file, or its clients."""
         folder = self.folder()
         ports = ports or self.ports()
         path = self.write(folder, services, ports=ports, **pool)
@@ -448,5 +478,6 @@ def ended(pid: int) -> bool:
 
 def kill(pid: int) -> None:
     """``kill -9``; returns when the process is dead."""
+    assert pid > 0, "no process; 0 would be our whole group"
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: ended(pid), f"death of {pid}")

@@ -65,7 +65,7 @@ def reach(way: Way, note: Callable[[str], None]) -> Iterator[PoolClient]:
             yield client
         return
     access = find_access(way.host, way.port, file=way.token_file, state_dir=way.state_dir)
-    with closing(PoolClient(access.host, way.port, access.token)) as client:
+    with closing(PoolClient(access.host, way.port, access.token, known=access.known)) as client:
         yield client
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import signal
 import sys
 import traceback
 from contextlib import suppress
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 
 from socketpool.config.fields import check_host, check_port
-from socketpool.errors import INTERRUPTED_EXIT_CODE, SocketpoolError
+from socketpool.errors import INTERRUPTED_EXIT_CODE, SocketpoolError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 HELP_NAMES = ["-help", "--help", "-h"]
+EVENTS_OPTION = "--json"
+"""By which a program asks a command for its events; `run` looks for it too."""
 
 
 def howto(command: str) -> str:
@@ -116,44 +120,71 @@ def run(command: click.Command, name: str) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _interrupt)  # what Ctrl-C gives back, they do too
-    sys.exit(exit_code_of(lambda: command.main(prog_name=name, standalone_mode=False), name))
+    action = functools.partial(command.main, prog_name=name, standalone_mode=False)
+    sys.exit(exit_code_of(action, name, events=_tells_events(command, sys.argv[1:])))
 
 
 def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def exit_code_of(action: Callable[[], Any], name: str) -> int:
-    """Do it; returns the exit code, having told the user what went wrong, if anything."""
+def _tells_events(command: click.Command, arguments: list[str]) -> bool:
+    """Whether a program reads the output, even where the command line can't be understood."""
+    return EVENTS_OPTION in arguments and any(EVENTS_OPTION in p.opts for p in command.params)
+
+
+class _Failure(NamedTuple):
+    """A failure as the user is told of it."""
+
+    code: str
+    exit_code: int
+    message: str
+    hint: str = ""
+
+
+def exit_code_of(action: Callable[[], Any], name: str, *, events: bool = False) -> int:
+    """Do it; returns the exit code, having told the user what went wrong, if anything.
+
+    With ``events`` the output is told too, as the JSON object that ends a run which has failed.
+    """
     try:
         result = action()
-    except SocketpoolError as error:
-        say(f"{name}: {error.message}")
-        if error.hint:
-            say(f"  {error.hint}")
-        return error.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        say(error.format_message())
-        return 2
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx is not None else name
-        say(f"{name}: {error.format_message()}")
-        say(f"  {command} --help explains the command")
-        return 2
     except click.exceptions.Exit as error:
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        say(f"{name}: interrupted")
-        return INTERRUPTED_EXIT_CODE
     except BrokenPipeError:
         # Whoever reads our output has had enough; what there was to do is done by then.
         _forget_stdout()
         return 0
-    except Exception:  # noqa: BLE001 - the last resort: a bug, said so
-        say(traceback.format_exc())
-        say(f"{name}: this is a bug; please report it with the lines above")
-        return 1
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last resort: a bug
+        failure = _tell_user(error, name)
+        if events:
+            tell(json.dumps({"event": "error", **failure._asdict()}))
+        return failure.exit_code
     return result if isinstance(result, int) else 0
+
+
+def _tell_user(error: BaseException, name: str) -> _Failure:
+    """Sentences on stderr for whatever ended the command."""
+    match error:
+        case SocketpoolError():
+            failure = _Failure(error.code, error.exit_code, error.message, error.hint)
+        case click.exceptions.NoArgsIsHelpError():
+            say(error.format_message())
+            return _Failure(UsageError.code, UsageError.exit_code, "no arguments were given")
+        case click.UsageError():
+            name = error.ctx.command_path if error.ctx is not None else name
+            hint = f"{name} --help explains the command"
+            failure = _Failure(UsageError.code, UsageError.exit_code, error.format_message(), hint)
+        case click.Abort() | KeyboardInterrupt():
+            failure = _Failure("interrupted", INTERRUPTED_EXIT_CODE, "interrupted")
+        case _:
+            say("".join(traceback.format_exception(error)))
+            bug = "this is a bug; please report it with the lines above"
+            failure = _Failure(SocketpoolError.code, SocketpoolError.exit_code, bug)
+    say(f"{name}: {failure.message}")
+    if failure.hint:
+        say(f"  {failure.hint}")
+    return failure
 
 
 def _forget_stdout() -> None:

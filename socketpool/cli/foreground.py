@@ -11,6 +11,7 @@ from socketpool.config.hostfacts import is_loopback
 from socketpool.sockets import open_socket
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 
@@ -18,11 +19,22 @@ class Stop(Exception):
     """A signal asked us to stop."""
 
 
-class Stopper:
-    """Raises `Stop` at the first signal; more of them must not disturb the stopping."""
+class Reload(Exception):
+    """SIGHUP asked us to read the configuration again."""
 
-    def __init__(self) -> None:
+
+class Stopper:
+    """Raises `Stop` at the first signal; more of them must not disturb the stopping.
+
+    With ``reloads`` SIGHUP is no such signal where there is no terminal that could be closed: it
+    raises `Reload`, but only within `wait`.
+    """
+
+    def __init__(self, *, reloads: bool = False) -> None:
         self.asked = False
+        self._reloads = reloads and not _has_terminal()
+        self._waiting = False
+        self._reload_asked = False
 
     def listen(self) -> None:
         """From now on."""
@@ -30,10 +42,34 @@ class Stopper:
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
                 signal.signal(number, self._on_signal)
 
-    def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
-        if not self.asked:
+    def wait(self, end: Callable[[], None]) -> None:
+        """Do ``end``, which returns when there is nothing to wait for any more."""
+        try:
+            self._waiting = True
+            if self._reload_asked:  # while something else was done
+                raise Reload
+            end()
+        finally:
+            self._waiting = self._reload_asked = False
+
+    def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
+        if signum == signal.SIGHUP and self._reloads:
+            self._reload_asked = True
+            if self._waiting and not self.asked:
+                self._waiting = False
+                raise Reload
+        elif not self.asked:
             self.asked = True
             raise Stop
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a terminal, whose end it is told by SIGHUP."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def free_port(host: str) -> int:

@@ -9,12 +9,16 @@ import click
 import socketpool
 from socketpool.cli.archive_commands import archive, plan
 from socketpool.cli.base import HELP_NAMES, HowtoGroup, run
+from socketpool.cli.doctor import doctor
+from socketpool.cli.explain import explain
 from socketpool.cli.lease import lease, leases, release, renew
+from socketpool.cli.operations import check, drain, reload
 from socketpool.cli.run import run as run_program
 from socketpool.cli.server import serve
 from socketpool.cli.service import service
 from socketpool.cli.sshdconfig import sshd_config
 from socketpool.cli.status import services, status
+from socketpool.cli.token import token
 from socketpool.cli.tunnel import tunnel
 
 
@@ -25,8 +29,9 @@ def command() -> None:
 
 
 for subcommand in (
-    *(serve, status, services, lease, leases, renew, release),
-    *(run_program, tunnel, sshd_config, plan, archive, service),
+    *(serve, check, doctor, status, services, drain, reload),
+    *(lease, leases, renew, release, explain, run_program),
+    *(tunnel, sshd_config, plan, archive, service, token),
 ):
     command.add_command(subcommand)
 

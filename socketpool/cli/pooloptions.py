@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +18,7 @@ from socketpool.config.statedir import StateDir
 from socketpool.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from socketpool.client.api import PoolClient
 
@@ -43,22 +44,35 @@ wait_option = click.option(
 )
 
 
-def with_pool(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command ``--pool``, ``--token-file`` and ``--state-dir``, and a `PoolClient`."""
-
-    @click.option(
+def pool_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ``--pool``, ``--token-file`` and ``--state-dir``."""
+    pool_option = click.option(
         "--pool",
         metavar="IP:PORT|@PROFILE",
         help=f"The pool server; default: {ENVIRONMENT}, else the state directory's own.",
     )
-    @token_file_option
-    @state_dir_option
+    return pool_option(token_file_option(state_dir_option(function)))
+
+
+@contextmanager
+def open_pool(
+    pool: str | None, token_file: str | None, state_dir: str | None
+) -> Iterator[PoolClient]:
+    """The pool that these options and the variables behind them name."""
+    way = _way(pool or os.environ.get(ENVIRONMENT), token_file, state_dir)
+    with reach(way, say) as client:
+        yield client
+
+
+def with_pool(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options for a pool, and a `PoolClient` as its first argument."""
+
+    @pool_options
     @functools.wraps(function)
     def wrapper(
         *args: Any, pool: str | None, token_file: str | None, state_dir: str | None, **kwargs: Any
     ) -> Any:
-        way = _way(pool or os.environ.get(ENVIRONMENT), token_file, state_dir)
-        with reach(way, say) as client:
+        with open_pool(pool, token_file, state_dir) as client:
             return function(client, *args, **kwargs)
 
     return wrapper

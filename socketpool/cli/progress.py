@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from socketpool.cli.base import printable, say, tell
+from socketpool.cli.base import EVENTS_OPTION, printable, say, tell
 from socketpool.cli.summary import summary_lines
 from socketpool.client.reporter import Reporter, Step
-from socketpool.errors import INTERRUPTED_EXIT_CODE, SocketpoolError, UsageError
+from socketpool.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,10 +71,6 @@ class JsonReporter(Reporter):
         """See `Reporter.summary`."""
         self._emit("summary", **summary.fields())
 
-    def error(self, code: str, exit_code: int, message: str, hint: str = "") -> None:
-        """The run has failed."""
-        self._emit("error", code=code, exit_code=exit_code, message=message, hint=hint)
-
     def _emit(self, event: str, **fields: Any) -> None:
         tell(json.dumps({"event": event, **fields}))
 
@@ -95,25 +91,18 @@ def make_reporter(*, quiet: bool, as_json: bool) -> Reporter:
 
 
 def with_reporter(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command ``--quiet`` and ``--json``, and a `Reporter` as its first argument."""
+    """Give a command ``--quiet`` and ``--json``, and a `Reporter` as its first argument.
+
+    What ends it early is told by `socketpool.cli.base.run`, in JSON too.
+    """
 
     @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
-    @click.option("--json", "as_json", is_flag=True, help="Print every event as a line of JSON.")
+    @click.option(
+        EVENTS_OPTION, "as_json", is_flag=True, help="Print every event as a line of JSON."
+    )
     @functools.wraps(function)
     def wrapper(*args: Any, quiet: bool, as_json: bool, **kwargs: Any) -> Any:
         with closing(make_reporter(quiet=quiet, as_json=as_json)) as reporter:
-            try:
-                return function(reporter, *args, **kwargs)
-            except (SocketpoolError, KeyboardInterrupt) as error:
-                if isinstance(reporter, JsonReporter):
-                    _tell_failure(reporter, error)
-                raise
+            return function(reporter, *args, **kwargs)
 
     return wrapper
-
-
-def _tell_failure(reporter: JsonReporter, error: SocketpoolError | KeyboardInterrupt) -> None:
-    if isinstance(error, SocketpoolError):
-        reporter.error(error.code, error.exit_code, error.message, error.hint)
-    else:
-        reporter.error("interrupted", INTERRUPTED_EXIT_CODE, "interrupted")

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import closing
 from typing import NoReturn
 
 import click
 
 import socketpool
 from socketpool.cli.base import HELP_NAMES, HostType, HowtoCommand, PortType, run, say
-from socketpool.cli.foreground import Stop, Stopper, free_port, warn_exposed, warn_root
+from socketpool.cli.foreground import Reload, Stop, Stopper, free_port, warn_exposed, warn_root
 from socketpool.cli.pooloptions import state_dir_option
+from socketpool.client.api import PoolClient
 from socketpool.config.fields import Address
 from socketpool.config.hostfacts import ephemeral_ports, resolve
 from socketpool.config.models import DEFAULT_PORTS
 from socketpool.config.settings import Settings, load_settings
 from socketpool.config.statedir import StateDir, default_root
-from socketpool.errors import UsageError
+from socketpool.errors import SocketpoolError, UsageError
 from socketpool.supervision.daemon import Pool
 
 
@@ -27,14 +29,14 @@ def serve_pool(target: str, listen: Address | None, state_dir: str | None) -> in
     state = StateDir.locate(state_dir)
     _warn(settings)
     pool = Pool(settings, state)
-    stopper = Stopper()
+    stopper = Stopper(reloads=True)
     try:
         stopper.listen()
         pool.start()
         say(f"starting {len(settings.services)} services …")
         pool.wait_ready()
         _announce(settings, state, pool)
-        pool.wait()
+        _wait(pool, stopper)
         say("supervisord ended; stopping")
         return 1
     except Stop:
@@ -44,6 +46,29 @@ def serve_pool(target: str, listen: Address | None, state_dir: str | None) -> in
         stopper.asked = True
         if pool.stop():
             say("stopped")
+
+
+def _wait(pool: Pool, stopper: Stopper) -> None:
+    """Return when supervisord has ended; at each SIGHUP have the configuration read again."""
+    while True:
+        try:
+            stopper.wait(pool.wait)
+        except Reload:
+            _reload(pool)
+        else:
+            return
+
+
+def _reload(pool: Pool) -> None:
+    with closing(PoolClient(*pool.access())) as client:
+        try:
+            client.reload()
+        except SocketpoolError as error:
+            say(f"reload refused, everything stays as it was: {error.message}")
+            if error.hint:
+                say(f"  {error.hint}")
+        else:
+            say("reloaded")
 
 
 def _with_addresses(settings: Settings) -> Settings:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from socketpool.cli.base import make_console, printable
 from socketpool.cli.pooloptions import with_pool
+from socketpool.errors import NotAuthorised
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,6 +34,28 @@ def status(client: PoolClient, *, as_json: bool) -> None:
         for i in instances
     )
     _print_table(("instance", "port", "state", "pid", "lease"), rows)
+    for instance in instances:
+        _tell_failure(instance)
+    with suppress(NotAuthorised):  # the rest is for the operator
+        _tell_pool(client.pool())
+
+
+def _tell_failure(instance: dict[str, Any]) -> None:
+    if instance["state"] == "failed":
+        click.echo(f"\n{instance['instance']} failed {instance['failures']} times; its log ends:")
+        for line in instance["last_words"] or ["(nothing was logged)"]:
+            click.echo(f"    {printable(line)}")
+
+
+def _tell_pool(pool: dict[str, Any]) -> None:
+    if pool["drained"]:
+        names = ["the whole pool" if name == "*" else name for name in pool["drained"]]
+        click.echo(f"\ndrained: {', '.join(names)}; undo it with socketpool drain --undo")
+    for other in pool["foreign"]:
+        who = f"{other['program']}, process {other['pid']}" if other["pid"] else "another account"
+        click.echo(printable(f"\nport {other['port']} is held by another program: {who}"))
+    for name in pool["refused_files"]:
+        click.echo(printable(f"\nconf.d/{name} can't be read by supervisord and was set aside"))
 
 
 @click.command("services")

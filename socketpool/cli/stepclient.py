@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -10,18 +11,23 @@ import click
 import socketpool
 from socketpool.cli.base import HELP_NAMES, HostType, HowtoCommand, PortType, run
 from socketpool.cli.hook import load_hook
+from socketpool.cli.pooloptions import open_pool, pool_options
 from socketpool.cli.progress import with_reporter
 from socketpool.client.leasetoken import ENVIRONMENT, find_lease_token
+from socketpool.client.renewal import renewed
 from socketpool.client.single import SingleStep
 from socketpool.client.trip import Wishes
+from socketpool.errors import SocketpoolError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from socketpool.client.api import LeaseHold
     from socketpool.client.reporter import Reporter
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
+_POOL = ("pool", "token_file", "state_dir")
 
 
 def _client(name: str) -> Callable[[Callable[..., None]], click.Command]:
@@ -31,6 +37,7 @@ def _client(name: str) -> Callable[[Callable[..., None]], click.Command]:
         for extend in (
             with_reporter,
             click.version_option(socketpool.__version__),
+            pool_options,
             click.option(
                 "--lease",
                 "lease_token_file",
@@ -48,11 +55,28 @@ def _client(name: str) -> Callable[[Callable[..., None]], click.Command]:
     return decorate
 
 
-def _step(reporter: Reporter, given: dict[str, Any], wishes: Wishes) -> SingleStep:
-    token = find_lease_token(given["lease_token_file"])
-    return SingleStep(
-        given["ip"], given["port"], token, given["filename"], wishes=wishes, reporter=reporter
-    )
+@contextmanager
+def _step(reporter: Reporter, given: dict[str, Any], wishes: Wishes) -> Iterator[SingleStep]:
+    """The step, during which the lease is renewed if its pool is at hand."""
+    shown = find_lease_token(given["lease_token_file"])
+    place = (given["ip"], given["port"])
+    with ExitStack() as stack:
+        if shown.lease is not None:
+            _renew(stack, shown.lease, reporter, *(given[name] for name in _POOL))
+        yield SingleStep(*place, shown.token, given["filename"], wishes=wishes, reporter=reporter)
+
+
+def _renew(stack: ExitStack, lease: LeaseHold, reporter: Reporter, *pool: str | None) -> None:
+    """Renew the lease until the stack ends; raises why that can't be done if a pool was named."""
+    try:
+        client = stack.enter_context(open_pool(*pool))
+        client.renew(lease.id)
+    except SocketpoolError as error:
+        if any(pool):
+            raise
+        reporter.note(f"nobody renews the lease meanwhile: {error.message}")
+    else:
+        stack.enter_context(renewed(client, lease))
 
 
 @_client("uploader_client")
@@ -62,13 +86,15 @@ def _step(reporter: Reporter, given: dict[str, Any], wishes: Wishes) -> SingleSt
 )
 def uploader(reporter: Reporter, *, policy: Path | None, hook: Path | None, **given: Any) -> None:
     """Send what the policy lets out of a file."""
-    _step(reporter, given, Wishes(policy=policy, hook=load_hook(hook))).upload()
+    with _step(reporter, given, Wishes(policy=policy, hook=load_hook(hook))) as step:
+        step.upload()
 
 
 @_client("vendor_client")
 def vendor(reporter: Reporter, **given: Any) -> None:
     """Have what was uploaded processed."""
-    _step(reporter, given, Wishes()).vendor()
+    with _step(reporter, given, Wishes()) as step:
+        step.vendor()
 
 
 @_client("downloader_client")
@@ -80,7 +106,8 @@ def downloader(
 ) -> None:
     """Fetch what was processed and merge it into a file."""
     wishes = Wishes(output=output, backup=backup, allow_signed=allow_signed)
-    _step(reporter, given, wishes).download()
+    with _step(reporter, given, wishes) as step:
+        step.download()
 
 
 def uploader_main() -> NoReturn:

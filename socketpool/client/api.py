@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import secrets
-import threading
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from socketpool.client.dial import Deadline, dial_tcp
+from socketpool.client.dial import dial_tcp
+from socketpool.client.exchange import MAX_ANSWER_BYTES, Exchanges, Reply, no_pool_server
+from socketpool.client.patience import Patience
 from socketpool.config.fields import DEFAULT_URL, check_host, check_url
 from socketpool.errors import (
+    ConfigError,
     NoCapacity,
     NotAuthorised,
     PoolUnreachable,
@@ -22,20 +24,20 @@ from socketpool.errors import (
 )
 
 if TYPE_CHECKING:
-    import socket
-
     from socketpool.client.dial import Dial
 
 A = TypeVar("A", bound=BaseModel)
 
-REQUEST_SECONDS = 15.0
-MAX_ANSWER_BYTES = 16 << 20
-
 _BY_CODE: dict[str, type[SocketpoolError]] = {
     "unknown-service": UsageError,
     "usage": UsageError,
+    "no-such-target": UsageError,
+    "operator-only": NotAuthorised,
+    "configuration": ConfigError,
     "key-reused": UsageError,
     "no-capacity": NoCapacity,
+    "quota-exceeded": NoCapacity,
+    "service-forbidden": NotAuthorised,
     "store-unavailable": NoCapacity,
     "not-authorised": NotAuthorised,
     "no-such-lease": NotAuthorised,
@@ -61,12 +63,17 @@ class Leased(_Answer):
     """Its form, with ``{host}`` and ``{port}``: whoever tunnels it puts others in their place."""
 
 
-class ClientLease(_Answer):
-    """A granted lease."""
+class LeaseHold(_Answer):
+    """What it takes to work with a lease and to keep it alive."""
 
     id: str = Field(alias="lease")
     token: str
     ttl: Annotated[float, Field(ge=1, le=30 * 86400)]
+
+
+class ClientLease(LeaseHold):
+    """A granted lease."""
+
     services: tuple[Leased, ...]
 
     def service(self, name: str) -> Leased:
@@ -81,6 +88,21 @@ class CatalogueEntry(_Answer):
     client: str | None = None
 
 
+class Drained(_Answer):
+    """How far a drain is: what is still leased, and whether all has come to rest."""
+
+    leased: int
+    stopped: bool
+
+
+class Reloaded(_Answer):
+    """The services that are not as they were before a reload."""
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
 class _Renewed(_Answer):
     expires_in: float
 
@@ -88,7 +110,9 @@ class _Renewed(_Answer):
 class PoolClient:
     """Talks to one pool server.  Every method may raise PoolUnreachable, NotAuthorised or TimedOut.
 
-    Thread-safe: each thread has a connection of its own.
+    A server that has answered before, or of which is ``known`` that it is there, may vanish for a
+    few seconds and come back: requests wait for it.  Thread-safe: each thread has a connection of
+    its own.
     """
 
     def __init__(
@@ -97,14 +121,16 @@ class PoolClient:
         port: int,
         token: str,
         *,
+        known: bool = False,
         dial: Dial = dial_tcp,
     ) -> None:
         self.host = host
         self.port = port
-        self._token = token
         self.dial = dial
         """How the pool, and what it leases, is reached."""
-        self._local = threading.local()
+        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        self._known = known
+        self._exchanges = Exchanges(host, port, dial)
 
     def acquire(
         self, services: list[str], *, ttl: float | None = None, wait: float = 30.0
@@ -117,10 +143,10 @@ class PoolClient:
         body: dict[str, Any] = {"services": services, "wait": wait, "key": secrets.token_hex(16)}
         if ttl is not None:
             body["ttl"] = ttl
-        answer = self._request("POST", "/v1/leases", body, timeout=wait + REQUEST_SECONDS)
+        answer = self._request("POST", "/v1/leases", body, patience=Patience(wait))
         lease = self._shape(ClientLease, answer)
         if [leased.service for leased in lease.services] != services:
-            raise self._no_pool_server()
+            raise no_pool_server(self.host, self.port)
         return lease
 
     def renew(self, lease_id: str) -> float:
@@ -130,11 +156,20 @@ class PoolClient:
 
     def release(self, lease_id: str) -> None:
         """End a lease."""
-        self._request("DELETE", f"/v1/leases/{lease_id}")
+        patience = Patience()
+        try:
+            self._request("DELETE", f"/v1/leases/{lease_id}", patience=patience)
+        except NotAuthorised:
+            if not patience.cuts:  # else it may have been the reply that was lost
+                raise
 
     def leases(self) -> list[dict[str, Any]]:
         """All live leases."""
         return list(self._request("GET", "/v1/leases"))
+
+    def story(self, reference: str) -> dict[str, Any]:
+        """What became of the request that led to a lease, or to a refusal with a reference."""
+        return dict(self._request("GET", f"/v1/leases/{quote(reference, safe='')}/story"))
 
     def kinds(self) -> dict[str, str | None]:
         """The services of the catalogue, and the kind of the client portion of each."""
@@ -151,92 +186,82 @@ class PoolClient:
         """All instances."""
         return list(self._request("GET", "/v1/instances"))
 
+    def pool(self) -> dict[str, Any]:
+        """What concerns the pool as a whole."""
+        return dict(self._request("GET", "/v1/pool"))
+
+    def drain(self, target: str, *, undo: bool = False) -> Drained:
+        """Drain a service, an instance or (empty) the pool, or take that back.
+
+        Asked again it tells how far that is.  Raises UsageError for a target that isn't there.
+        """
+        answer = self._request("POST", "/v1/drain", {"target": target, "undo": undo})
+        return self._shape(Drained, answer)
+
+    def reload(self) -> Reloaded:
+        """Have the pool read its file again; raises ConfigError when it refuses the file."""
+        return self._shape(Reloaded, self._request("POST", "/v1/reload"))
+
     def check_alive(self) -> None:
         """Raise PoolUnreachable unless a pool server answers; shows no token."""
         self._request("GET", "/livez")
 
     def close(self) -> None:
         """Close this thread's connection."""
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
-            self._local.connection = None
+        self._exchanges.close()
 
     def _request(
-        self, method: str, path: str, body: Any = None, *, timeout: float = REQUEST_SECONDS
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        patience: Patience | None = None,
     ) -> Any:
-        payload = None if body is None else json.dumps(body).encode()
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
-        # The second try is for a kept connection that the server has closed meanwhile.  Repeating
-        # is safe: creation carries a key, renewal and release say the same thing twice.
-        for last_try in (False, True):
-            try:
-                connection = self._connection()
-                connection.sock.settimeout(timeout)
-                deadline = Deadline(connection.sock, timeout + REQUEST_SECONDS)
-                try:
-                    connection.request(method, path, payload, headers)
-                    response = connection.getresponse()
-                    data = response.read(MAX_ANSWER_BYTES + 1)
-                finally:
-                    deadline.cancel()
-                break
-            except TimeoutError:
-                self.close()
-                raise TimedOut(
-                    f"the pool server at {self.host} port {self.port} did not answer in time"
-                ) from None
-            except (OSError, http.client.HTTPException) as error:
-                self.close()
-                if last_try:
-                    raise self._no_pool_server(f" ({type(error).__name__})") from None
-        if len(data) > MAX_ANSWER_BYTES:
-            self.close()
-            raise self._no_pool_server()
-        if response.status == 204:
-            return None
-        return self._answer(response.status, data)
+        """The answer; a ``wait`` in the body becomes what is left of the caller's at each try.
 
-    def _answer(self, status: int, data: bytes) -> Any:
+        Repeating is safe: creation carries a key, everything else says the same thing twice.
+        """
+        patience = patience or Patience()
+        while True:
+            if body is not None and "wait" in body:
+                body["wait"] = patience.wait
+            payload = None if body is None else json.dumps(body).encode()
+            try:
+                reply = self._exchanges.send(
+                    method, path, payload, self._headers, wait=patience.wait
+                )
+            except PoolUnreachable:
+                if not (self._known and patience.after_cut()):
+                    raise
+                continue
+            self._known = True
+            retry_after = reply.retry_after if reply.status == 503 else None
+            if retry_after is None or not patience.after_refusal(retry_after):
+                return self._answer(reply)
+
+    def _answer(self, reply: Reply) -> Any:
+        if reply.status == 204:
+            return None
+        if len(reply.data) > MAX_ANSWER_BYTES:
+            raise no_pool_server(self.host, self.port)
         try:
-            answer = json.loads(data)
+            answer = json.loads(reply.data)
         except (ValueError, RecursionError):
-            raise self._no_pool_server() from None
-        if 200 <= status < 300:
+            raise no_pool_server(self.host, self.port) from None
+        if 200 <= reply.status < 300:
             return answer
         details = answer if isinstance(answer, dict) else {}
         cls = _BY_CODE.get(str(details.get("code")), SocketpoolError)
-        message = str(details.get("detail") or f"the pool server answered {status}")
-        raise cls(message, hint=str(details.get("hint", "")))
+        message = str(details.get("detail") or f"the pool server answered {reply.status}")
+        hint = str(details.get("hint", ""))
+        reference = str(details.get("reference", ""))
+        if reference and cls is NoCapacity:
+            hint = f"{hint} (its story: socketpool explain {reference})".lstrip()
+        raise cls(message, hint=hint)
 
     def _shape(self, model: type[A], answer: Any) -> A:
         try:
             return model.model_validate(answer)
         except ValidationError:
-            raise self._no_pool_server() from None
-
-    def _no_pool_server(self, why: str = "") -> PoolUnreachable:
-        return PoolUnreachable(
-            f"{self.host} port {self.port} does not answer as a pool server{why}",
-            hint="check the address; is it socketpool_server's?",
-        )
-
-    def _connection(self) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = _DialledConnection(self.host, self.port, self.dial)
-            connection.connect()
-            self._local.connection = connection
-        elif connection.sock is None:
-            connection.connect()
-        return connection
-
-
-class _DialledConnection(http.client.HTTPConnection):
-    def __init__(self, host: str, port: int, dial: Dial) -> None:
-        super().__init__(host, port)
-        self._dial = dial
-
-    def connect(self) -> None:
-        # It takes whatever sends, receives and makes a file, as streams of a tunnel do.
-        self.sock = cast("socket.socket", self._dial(self.host, self.port))
+            raise no_pool_server(self.host, self.port) from None

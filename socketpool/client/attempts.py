@@ -11,6 +11,7 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from socketpool.core.backoff import Backoff
 from socketpool.errors import PoolUnreachable, TimedOut
 from socketpool.rsi.frames import ConnectionCut
 
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 
     from socketpool.client.portions import Portion
 
-FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 5.0
+BACKOFF = Backoff(first=0.05, most=5.0)
 PATIENCE = 60.0
 """Seconds without any progress after which the step is given up."""
 
@@ -38,7 +38,7 @@ def run_step(
     what the service says, and the last cut when nothing has got through for a minute; with
     ``must_answer`` at once, as long as no session was ever opened.
     """
-    pause, confirmed = FIRST_PAUSE, 0
+    failures, confirmed = 0, 0
     last_progress = time.monotonic()
     while True:
         try:
@@ -54,9 +54,9 @@ def run_step(
             check_lease()
             now = time.monotonic()
             if portion.confirmed > confirmed:
-                confirmed, pause, last_progress = portion.confirmed, FIRST_PAUSE, now
+                confirmed, failures, last_progress = portion.confirmed, 0, now
             if now - last_progress > PATIENCE:
                 raise
             note(f"{error.message}; trying again")
-        time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads clients, hides nothing
-        pause = min(pause * 2, LONGEST_PAUSE)
+        failures += 1
+        time.sleep(BACKOFF.delay(failures, random.random()))  # noqa: S311 - spreads, hides nothing

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
+from pydantic import ValidationError
+
+from socketpool.client.api import LeaseHold
 from socketpool.errors import ConfigError, NotAuthorised
 from socketpool.rsi.tokens import MAX_TOKEN_CHARACTERS
 
@@ -16,7 +19,15 @@ STDIN = "-"
 _MOST = 1 << 20
 
 
-def find_lease_token(file: str | None) -> str:
+class Shown(NamedTuple):
+    """What a client was given of a lease."""
+
+    token: str
+    lease: LeaseHold | None = None
+    """Where more than the token is known: with it the lease can be renewed."""
+
+
+def find_lease_token(file: str | None) -> Shown:
     """The token in the file, or on standard input for ``-``, else in the environment.
 
     Either holds the token alone, or what ``socketpool lease --json`` printed.  Raises ConfigError
@@ -34,14 +45,16 @@ def find_lease_token(file: str | None) -> str:
     )
 
 
-def parse_token(text: str, where: str) -> str:
+def parse_token(text: str, where: str) -> Shown:
     """The token in a text; an error tells where it was from, not what it was."""
-    token = text.strip()
-    if token.startswith("{"):
+    shown = Shown(text.strip())
+    if shown.token.startswith("{"):
         try:
-            token = str(json.loads(token)["token"])
-        except (ValueError, KeyError, RecursionError):
+            lease = LeaseHold.model_validate_json(shown.token)
+        except ValidationError:
             raise ConfigError(f"{where}: no lease in it") from None
+        shown = Shown(lease.token, lease)
+    token = shown.token
     if (
         not token
         or len(token) > MAX_TOKEN_CHARACTERS
@@ -50,7 +63,7 @@ def parse_token(text: str, where: str) -> str:
         raise ConfigError(
             f"{where}: expected a lease token", hint="or what socketpool lease --json printed"
         )
-    return token
+    return shown
 
 
 def _read(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Keeps a lease alive in the background and gives it back at the end, whatever happens."""
+"""Keeps a lease alive in the background, and gives back its own at the end, whatever happens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from socketpool.errors import NotAuthorised, SocketpoolError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from socketpool.client.api import ClientLease
+    from socketpool.client.api import ClientLease, LeaseHold
     from socketpool.client.leaser import Leaser
 
 
@@ -25,28 +25,39 @@ def leased(
     ttl: float | None = None,
     lost: Callable[[], object] = lambda: None,
 ) -> Iterator[ClientLease]:
-    """A lease for the length of a ``with`` block, renewed three times in each time to live.
+    """A lease for the length of a ``with`` block, kept alive as by `renewed`."""
+    lease = client.acquire(services, wait=wait, ttl=ttl)
+    try:
+        with renewed(client, lease, lost=lost):
+            yield lease
+    finally:
+        # One that can't be told is reclaimed after its time to live.
+        with suppress(SocketpoolError):
+            client.release(lease.id)
+
+
+@contextmanager
+def renewed(
+    client: Leaser, lease: LeaseHold, *, lost: Callable[[], object] = lambda: None
+) -> Iterator[None]:
+    """Renew a lease for the length of a ``with`` block, three times in each time to live.
 
     ``lost`` is called from another thread when the pool says that the lease has ended.
     """
-    lease = client.acquire(services, wait=wait, ttl=ttl)
     stop = threading.Event()
     thread = threading.Thread(
         target=_renew, args=(client, lease, stop, lost), daemon=True, name="lease-renewal"
     )
     thread.start()
     try:
-        yield lease
+        yield
     finally:
         stop.set()
-        # One that can't be told is reclaimed after its time to live.
-        with suppress(SocketpoolError):
-            client.release(lease.id)
         thread.join(timeout=1)
 
 
 def _renew(
-    client: Leaser, lease: ClientLease, stop: threading.Event, lost: Callable[[], object]
+    client: Leaser, lease: LeaseHold, stop: threading.Event, lost: Callable[[], object]
 ) -> None:
     # Signals are for the main thread, which may be waiting for them itself.
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

@@ -27,6 +27,8 @@ class Access(NamedTuple):
 
     token: str
     host: str
+    known: bool = False
+    """Whether a pool runs there for certain, though its server may be restarting just now."""
 
 
 def find_access(host: str, port: int, *, file: str | None, state_dir: str | None) -> Access:
@@ -43,13 +45,9 @@ def find_access(host: str, port: int, *, file: str | None, state_dir: str | None
         return Access(token, host)
     state = StateDir.locate(state_dir)
     local = local_address(state)
-    if (
-        local is not None
-        and local[1] == port
-        and _stands_for(host, local[0])
-        and _is_running(state)
-    ):
-        return Access(read_secret(state.token), host if local[0] in EVERYWHERE else local[0])
+    if local is not None and local[1] == port and _stands_for(host, local[0]) and is_running(state):
+        at = host if local[0] in EVERYWHERE else local[0]
+        return Access(read_secret(state.token), at, known=True)
     with closing(PoolClient(host, port, "")) as client:
         client.check_alive()  # that no pool is there is the more useful thing to say
     raise NotAuthorised(
@@ -75,7 +73,7 @@ def local_address(state: StateDir) -> tuple[str, int] | None:
         return None
 
 
-def _is_running(state: StateDir) -> bool:
+def is_running(state: StateDir) -> bool:
     """Whether a server holds the state directory; after its end anybody may have its port."""
     try:
         fd = os.open(state.lock, os.O_RDONLY | os.O_CLOEXEC)

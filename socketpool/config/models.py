@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
+from socketpool.config.clients import ClientName, ClientSettings
 from socketpool.config.fields import (
     DEFAULT_URL,
     Address,
@@ -57,6 +58,29 @@ class LeaseSettings(Strict):
         return self
 
 
+class InstanceSettings(Strict):
+    """How the pool treats instances: when it gives them up, and when it tries them again.
+
+    ``shrink_after`` is how long a need is remembered: what was not needed for so long is given up.
+    ``port_rest`` is how long a port that one service gave up serves no other.  A failed instance is
+    tried again after ``retry_first``, then after twice as long each time up to ``retry_most``.
+    """
+
+    shrink_after: Duration = 300.0
+    port_rest: Duration = 60.0
+    retry_first: Duration = 1.0
+    retry_most: Duration = 300.0
+
+    @model_validator(mode="after")
+    def _first_within_most(self) -> Self:
+        if self.retry_first > self.retry_most:
+            raise ValueError(
+                f"retry_first ({self.retry_first:g}s) is longer than "
+                f"retry_most ({self.retry_most:g}s)"
+            )
+        return self
+
+
 class PoolSection(Strict):
     """The ``pool:`` section."""
 
@@ -64,6 +88,7 @@ class PoolSection(Strict):
     ports: Ports = DEFAULT_PORTS
     services_host: str = ""
     lease: LeaseSettings = LeaseSettings()
+    instances: InstanceSettings = InstanceSettings()
 
     @field_validator("services_host")
     @classmethod
@@ -72,13 +97,36 @@ class PoolSection(Strict):
 
 
 class Readiness(Strict):
-    """When an instance counts as ready: its own process listens on its port, within ``timeout``.
+    """When an instance counts as ready, and as alive.
 
-    With ``notify`` it must also have said ``READY=1`` (sd_notify); services of the SDK always do.
+    Of every kind its own process must listen on its port, within ``start`` of its start.  With
+    ``notify`` it must also have said ``READY=1`` (sd_notify), which services of the SDK always do;
+    with ``http`` a GET of ``path`` must be answered with 2xx or 3xx; with ``exec`` the program
+    ``exec`` must exit with 0.  An idle instance is asked every ``interval`` whether it still is;
+    each answer may take ``timeout``.
     """
 
-    kind: Literal["listen", "notify"] = "listen"
-    timeout: Duration = 20.0
+    kind: Literal["listen", "notify", "http", "exec"] = "listen"
+    path: Annotated[str, StringConstraints(pattern=r"^/[!-~]*$", max_length=1024)] | None = None
+    exec: _Arguments | None = None
+    interval: Duration = 10.0
+    timeout: Duration = 5.0
+    start: Duration = 20.0
+
+    @field_validator("exec")
+    @classmethod
+    def _placeholders(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for argument in value or ():
+            check_placeholders(argument)
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.path is not None) != (self.kind == "http"):
+            raise ValueError("path: give it with kind: http, as /health, and with no other")
+        if (self.exec is not None) != (self.kind == "exec"):
+            raise ValueError("exec: give the program, a list, with kind: exec, and with no other")
+        return self
 
 
 class Limits(Strict):
@@ -171,6 +219,10 @@ class ServiceFile(Strict):
             raise ValueError("sdk.executable: such a program is a vendor; say client: vendor")
         if self.client is not None and self.sdk is None:
             raise ValueError("client: only a service written with the SDK has a client portion")
+        if self.sdk is not None and self.readiness.kind in {"http", "exec"}:
+            raise ValueError(
+                "readiness.kind: a service written with the SDK says itself when it is"
+            )
         if self.warm > self.max:
             raise ValueError(f"warm ({self.warm}) is more than max ({self.max})")
         if self.max < 1:
@@ -184,3 +236,4 @@ class PoolFile(Strict):
     pool: PoolSection = PoolSection()
     catalogue: tuple[_Text, ...] | None = None
     services: dict[ServiceName, ServiceOverride] = Field(default_factory=dict)
+    clients: dict[ClientName, ClientSettings] = Field(default_factory=dict)

@@ -10,8 +10,9 @@ import ast
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
+from socketpool.config.clients import ClientSettings
 from socketpool.config.fields import (
     Address,
     Listen,
@@ -20,6 +21,7 @@ from socketpool.config.fields import (
     check_service_name,
 )
 from socketpool.config.models import (
+    InstanceSettings,
     LeaseSettings,
     PoolFile,
     PoolSection,
@@ -33,6 +35,9 @@ from socketpool.errors import ConfigError
 
 SHIPPED = "shipped"
 """The catalogue entry that stands for the services that come with socketpool."""
+
+EXTRA = "extra"
+"""The catalogue entry for those that come with it too, but need programs that may be missing."""
 
 
 class Service(ServiceFile):
@@ -53,24 +58,45 @@ class Service(ServiceFile):
             warm=self.warm,
             most=self.max,
             restart=self.sdk is None,
-            start_limit=self.readiness.timeout,
+            start_limit=self.readiness.start,
             notifies=self.notifies,
         )
+
+
+class Source(Strict):
+    """Where settings come from: a pool's file (or range), and an address that wins over it.
+
+    A file's path is absolute, so that any process of the pool can read it again.
+    """
+
+    target: str
+    listen: Listen | None = None
 
 
 class Settings(Strict):
     """Everything that a pool is told by configuration."""
 
+    source: Source | None = None
     listen: Listen
     services_host: str
     ports: Ports
     lease: LeaseSettings
+    instances: InstanceSettings = InstanceSettings()
     services: dict[str, Service]
+    clients: dict[str, ClientSettings] = Field(default_factory=dict)
 
 
 def shipped_catalogue() -> Path:
     """The folder of the services that come with the package."""
     return Path(__file__).resolve().parent.parent / "catalogue"
+
+
+def extra_catalogue() -> Path:
+    """The folder of services for programs that are not ours, such as databases."""
+    return shipped_catalogue() / "extra"
+
+
+_KEYWORDS = {SHIPPED: shipped_catalogue, EXTRA: extra_catalogue}
 
 
 def load_settings(
@@ -93,16 +119,21 @@ def load_settings(
             ) from None
     else:
         file = load(path, PoolFile)
+    given = Source(target=target if is_range else str(path.absolute()), listen=listen)
     source = "the command line" if is_range else str(path)
     services = _apply_overrides(source, file, _read_catalogue(source, path.parent, file))
     listen = listen or file.pool.listen
     settings = Settings(
+        source=given,
         listen=listen,
         services_host=file.pool.services_host or listen.host,
         ports=file.pool.ports,
         lease=file.pool.lease,
+        instances=file.pool.instances,
         services=services,
+        clients=file.clients,
     )
+    _check_clients(source, settings)
     _check_ports(source, settings, ephemeral)
     return settings
 
@@ -131,11 +162,12 @@ def _exists(path: Path) -> bool:
 def _read_catalogue(source: str, base: Path, file: PoolFile) -> dict[str, Service]:
     services: dict[str, Service] = {}
     for entry in file.catalogue if file.catalogue is not None else (SHIPPED,):
-        root = shipped_catalogue() if entry == SHIPPED else base / entry
+        root = _KEYWORDS[entry]() if entry in _KEYWORDS else base / entry
         if not root.is_dir():
             raise ConfigError(
                 f"{source}: catalogue: {root} is not a folder",
-                hint=f"name folders of services, relative to the pool's file, or {SHIPPED!r}",
+                hint=f"name folders of services, relative to the pool's file, "
+                f"{SHIPPED!r} or {EXTRA!r}",
             )
         for folder in sorted(p.parent for p in root.glob("*/service.yml")):
             service = read_service(folder)
@@ -194,6 +226,23 @@ def _merged(service: Service, override: ServiceOverride) -> dict[str, Any]:
         elif value is not None:
             merged[key] = value
     return merged
+
+
+def _check_clients(source: str, settings: Settings) -> None:
+    by_token: dict[str, str] = {}
+    for name, client in settings.clients.items():
+        other = by_token.setdefault(client.token, name)
+        if other != name:
+            raise ConfigError(
+                f"{source}: clients.{name}: its token is also that of {other!r}",
+                hint=f"make another: socketpool token new {name}",
+            )
+        for service in client.services or ():
+            if service not in settings.services:
+                raise ConfigError(
+                    f"{source}: clients.{name}.services: no such service: {service!r}; the "
+                    "catalogue has: " + ", ".join(sorted(settings.services))
+                )
 
 
 def _check_ports(source: str, settings: Settings, ephemeral: PortRange | None) -> None:

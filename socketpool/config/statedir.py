@@ -70,7 +70,8 @@ class StateDir:
             self.root.chmod(0o700)
             for folder in (self.programs, self.services, self.logs, self.workspaces, self.trash):
                 folder.mkdir(mode=0o700, exist_ok=True)
-            self.scratch.mkdir(mode=0o700, exist_ok=True)
+            for folder in (self.scratch, self.alive):
+                folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise ConfigError(
                 f"state directory {self.root}: {error.strerror}",
@@ -103,6 +104,11 @@ class StateDir:
         return self.root / "lease.key"
 
     @property
+    def fence(self) -> Path:
+        """Which generation holds each port."""
+        return self.root / "fence"
+
+    @property
     def store(self) -> Path:
         """The leases, in SQLite."""
         return self.root / "leases.sqlite"
@@ -128,6 +134,16 @@ class StateDir:
         return self.root / "notify.sock"
 
     @property
+    def alive(self) -> Path:
+        """One socket per instance of an SDK service, on which it tells that it still works."""
+        return self.root / "alive"
+
+    @property
+    def drained(self) -> Path:
+        """The services that were drained, which a restart of the pool server must not undo."""
+        return self.root / "drained.json"
+
+    @property
     def programs(self) -> Path:
         """One file per block of instances, included by supervisord."""
         return self.root / "conf.d"
@@ -141,6 +157,10 @@ class StateDir:
     def logs(self) -> Path:
         """One log per process."""
         return self.root / "logs"
+
+    def instance_log(self, service: str, port: int | str) -> Path:
+        """The log of the processes of one instance."""
+        return self.logs / f"{service}-{port}.log"
 
     @property
     def workspaces(self) -> Path:

@@ -37,41 +37,88 @@ class Machine(Generic[S, E]):
 class InstanceState(StrEnum):
     """Where an instance is between its registration and its end."""
 
-    STARTING = "starting"  # registered with supervisord; not yet seen listening
-    IDLE = "idle"  # its own process listens on its port; may be leased
+    REGISTERED = "registered"  # supervisord knows it and has not been told to start it yet
+    STARTING = "starting"  # was started; not yet seen ready
+    IDLE = "idle"  # ready; may be leased
     LEASED = "leased"  # belongs to exactly one lease
-    RECYCLING = "recycling"  # given back; must be restarted before anyone else may have it
-    FAILED = "failed"  # did not become ready in time or exited again and again; still watched
+    DRAINING = "draining"  # belongs to a lease still; is stopped when that ends
+    RECYCLING = "recycling"  # can't be trusted; must be restarted before anyone else may have it
+    FAILED = "failed"  # did not become ready in time or exited again and again; is tried again
+    STOPPING = "stopping"  # belongs to nobody, and is being stopped
+    STOPPED = "stopped"  # has no process, on purpose
+    REMOVED = "removed"  # supervisord no longer knows it; its port rests
 
 
 class InstanceEvent(StrEnum):
     """What can happen to an instance."""
 
-    READY = "ready"  # the listening socket belongs to the process supervisord reports
+    SPAWNED = "spawned"  # supervisord was told to start it, or has a new process for it
+    READY = "ready"  # its own process listens on its port, and its probe passed
     OVERDUE = "overdue"  # the start limit passed, or it exited too often
     LOST = "lost"  # the process exited or no longer listens
+    DISTRUSTED = "distrusted"  # a probe of it failed, or its service was changed
     GRANTED = "granted"
-    RETURNED = "returned"  # released, and nothing of the old lease can be left in it
-    RETURNED_DIRTY = "returned-dirty"  # released, and only a restart makes it trustworthy
-    RESTARTED = "restarted"
+    RETURNED = "returned"  # its lease ended, and nothing of that can be left in it
+    RETURNED_DIRTY = "returned-dirty"  # its lease ended, and only a restart makes it trustworthy
+    DRAINED = "drained"  # nobody may have it any more, whoever has it now excepted
+    RESUMED = "resumed"  # the drain was taken back
+    STOPPED = "stopped"  # supervisord says that it has no process and starts none
+    REMOVED = "removed"  # supervisord gave it up
 
 
 INSTANCE = Machine[InstanceState, InstanceEvent](
     {
+        (InstanceState.REGISTERED, InstanceEvent.SPAWNED): InstanceState.STARTING,
+        (InstanceState.REGISTERED, InstanceEvent.DRAINED): InstanceState.STOPPING,
         (InstanceState.STARTING, InstanceEvent.READY): InstanceState.IDLE,
         (InstanceState.STARTING, InstanceEvent.OVERDUE): InstanceState.FAILED,
         (InstanceState.STARTING, InstanceEvent.LOST): InstanceState.STARTING,
-        (InstanceState.FAILED, InstanceEvent.READY): InstanceState.IDLE,
-        (InstanceState.FAILED, InstanceEvent.LOST): InstanceState.FAILED,
+        (InstanceState.STARTING, InstanceEvent.DISTRUSTED): InstanceState.RECYCLING,
+        (InstanceState.STARTING, InstanceEvent.DRAINED): InstanceState.STOPPING,
+        (InstanceState.STARTING, InstanceEvent.STOPPED): InstanceState.STOPPED,
         (InstanceState.IDLE, InstanceEvent.GRANTED): InstanceState.LEASED,
         (InstanceState.IDLE, InstanceEvent.LOST): InstanceState.STARTING,
+        (InstanceState.IDLE, InstanceEvent.DISTRUSTED): InstanceState.RECYCLING,
+        (InstanceState.IDLE, InstanceEvent.DRAINED): InstanceState.STOPPING,
         (InstanceState.LEASED, InstanceEvent.RETURNED): InstanceState.IDLE,
         (InstanceState.LEASED, InstanceEvent.RETURNED_DIRTY): InstanceState.RECYCLING,
         (InstanceState.LEASED, InstanceEvent.LOST): InstanceState.LEASED,
+        (InstanceState.LEASED, InstanceEvent.DISTRUSTED): InstanceState.LEASED,
+        (InstanceState.LEASED, InstanceEvent.DRAINED): InstanceState.DRAINING,
+        (InstanceState.DRAINING, InstanceEvent.RETURNED): InstanceState.STOPPING,
+        (InstanceState.DRAINING, InstanceEvent.RETURNED_DIRTY): InstanceState.STOPPING,
+        (InstanceState.DRAINING, InstanceEvent.LOST): InstanceState.DRAINING,
+        (InstanceState.DRAINING, InstanceEvent.DISTRUSTED): InstanceState.DRAINING,
+        (InstanceState.DRAINING, InstanceEvent.RESUMED): InstanceState.LEASED,
         (InstanceState.RECYCLING, InstanceEvent.LOST): InstanceState.RECYCLING,
-        (InstanceState.RECYCLING, InstanceEvent.RESTARTED): InstanceState.STARTING,
+        (InstanceState.RECYCLING, InstanceEvent.SPAWNED): InstanceState.STARTING,
+        (InstanceState.RECYCLING, InstanceEvent.STOPPED): InstanceState.STOPPED,
+        (InstanceState.RECYCLING, InstanceEvent.DRAINED): InstanceState.STOPPING,
+        (InstanceState.FAILED, InstanceEvent.READY): InstanceState.IDLE,
+        (InstanceState.FAILED, InstanceEvent.LOST): InstanceState.FAILED,
+        (InstanceState.FAILED, InstanceEvent.SPAWNED): InstanceState.STARTING,
+        (InstanceState.FAILED, InstanceEvent.DRAINED): InstanceState.STOPPING,
+        (InstanceState.STOPPING, InstanceEvent.LOST): InstanceState.STOPPING,
+        (InstanceState.STOPPING, InstanceEvent.STOPPED): InstanceState.STOPPED,
+        (InstanceState.STOPPING, InstanceEvent.RESUMED): InstanceState.RECYCLING,
+        (InstanceState.STOPPED, InstanceEvent.SPAWNED): InstanceState.STARTING,
+        (InstanceState.STOPPED, InstanceEvent.RESUMED): InstanceState.REGISTERED,
+        (InstanceState.STOPPED, InstanceEvent.REMOVED): InstanceState.REMOVED,
     }
 )
+
+HELD = frozenset({InstanceState.LEASED, InstanceState.DRAINING})
+"""The states in which an instance belongs to exactly one lease."""
+
+MOVING = frozenset(
+    {
+        InstanceState.REGISTERED,
+        InstanceState.STARTING,
+        InstanceState.RECYCLING,
+        InstanceState.STOPPING,
+    }
+)
+"""The states that an instance leaves by itself, soon."""
 
 
 class LeaseState(StrEnum):

@@ -10,21 +10,31 @@ from collections import Counter, OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from socketpool.core.clients import OPERATOR
 from socketpool.core.lifecycle import (
+    HELD,
     INSTANCE,
     LEASE,
+    MOVING,
     InstanceEvent,
     InstanceState,
     LeaseEvent,
 )
 from socketpool.core.ports import PortRange, free_runs
 from socketpool.core.records import Grant, Instance, Lease, ServicePlan
+from socketpool.core.warmset import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-EXITS_BEFORE_FAILED = 3
-"""So many exits before it was ever ready mark an instance as failed."""
+EXITS_BEFORE_FAILED = 5
+"""So many exits in a row, none after a long time up, mark an instance as failed."""
+
+STABLE_SECONDS = 10.0
+"""What was up for so long did not exit because of how it is, and is forgiven what was before."""
+
+USE_SECONDS = 300.0
+REST_SECONDS = 60.0
 
 
 class UnknownService(LookupError):
@@ -56,18 +66,36 @@ class Pool:
         *,
         max_age: float,
         new_id: Callable[[], str],
+        use_window: float = USE_SECONDS,
+        port_rest: float = REST_SECONDS,
     ) -> None:
-        self.services = {service.name: service for service in services}
         self.ports = ports
+        self.max_age = max_age
+        self.use_window = use_window
+        self.port_rest = port_rest
+        self.services: dict[str, ServicePlan] = {}
         self.instances: dict[int, Instance] = {}
         self.leases: dict[str, Lease] = {}
+        self.usage: dict[str, Usage] = {}
+        self.held: Counter[str] = Counter()  # service -> instances that belong to a lease
         self.generation = 0
-        self._max_age = max_age
         self._new_id = new_id
-        self._by_key: dict[str, str] = {}
+        self._by_key: dict[tuple[str, str], str] = {}  # client and request key -> lease
+        self._count: Counter[str] = Counter()  # client -> its leases
+        self._moving: set[int] = set()  # ports of instances that are on their way
+        self._resting: dict[int, tuple[str, float]] = {}  # port -> service that had it, until
         # In the order in which they became idle, so that use is spread and what was just given
         # back rests longest.
-        self._idle: dict[str, OrderedDict[int, None]] = {n: OrderedDict() for n in self.services}
+        self._idle: dict[str, OrderedDict[int, None]] = {}
+        self.configure(services)
+
+    def configure(self, services: Iterable[ServicePlan]) -> None:
+        """From now on offer these services; instances of others are left to be drained."""
+        self.services = {service.name: service for service in services}
+        for name in self.services:
+            self._know(name)
+        for usage in self.usage.values():
+            usage.window = self.use_window
 
     # -- instances ---------------------------------------------------------------------------
 
@@ -75,26 +103,45 @@ class Pool:
         """Take in an instance that supervisord has, or is about to have."""
         if instance.port in self.instances:
             raise ValueError(f"port {instance.port} already belongs to an instance")
+        self._know(instance.service)
         self.instances[instance.port] = instance
+        self._resting.pop(instance.port, None)
+        if instance.state in MOVING:
+            self._moving.add(instance.port)
         if instance.state is InstanceState.IDLE:
             self._idle[instance.service][instance.port] = None
+        self.held[instance.service] += instance.state in HELD
 
     def apply(self, port: int, event: InstanceEvent, now: float) -> Instance:
         """Let an event of the outside world happen to an instance; returns it as it is now."""
         before = self.instances[port]
         state = INSTANCE.after(before.state, event)
         after = replace(before, state=state, since=before.since if state is before.state else now)
-        if event is InstanceEvent.LOST:
-            leased = before.state is InstanceState.LEASED
-            after = replace(after, pid=0, dirty=leased, exits=before.exits + (not leased))
-        elif event is InstanceEvent.READY:
-            after = replace(after, exits=0, dirty=False)
+        match event:
+            case InstanceEvent.LOST:
+                after = self._after_exit(before, after, now)
+            case InstanceEvent.SPAWNED:
+                after = replace(after, exits=0, dirty=False)
+            case InstanceEvent.READY:
+                after = replace(after, dirty=False, up_since=now)
+                self.usage[after.service].note_start(now - before.since)
+            case InstanceEvent.DISTRUSTED:
+                after = replace(after, dirty=True)
         self.instances[port] = after
-        if state is InstanceState.IDLE:
-            self._idle[after.service][port] = None
-        else:
-            self._idle[after.service].pop(port, None)
+        if state is not before.state:
+            self._note_state(before, after, now)
         return after
+
+    def fail(self, port: int, retry_at: float, now: float) -> Instance:
+        """Give an instance up until ``retry_at``."""
+        after = self.apply(port, InstanceEvent.OVERDUE, now)
+        after = replace(after, failures=after.failures + 1, retry_at=retry_at)
+        self.instances[port] = after
+        return after
+
+    def retry_now(self, port: int) -> None:
+        """Don't wait any longer before a failed instance is tried again."""
+        self.instances[port] = replace(self.instances[port], retry_at=0.0)
 
     def saw(self, port: int, pid: int) -> None:
         """Note the process that supervisord reports for an instance."""
@@ -108,7 +155,10 @@ class Pool:
             if i.state is InstanceState.STARTING
             and (
                 i.exits >= EXITS_BEFORE_FAILED
-                or now - i.since > self.services[i.service].start_limit
+                or (
+                    i.service in self.services
+                    and now - i.since > self.services[i.service].start_limit
+                )
             )
         ]
 
@@ -116,32 +166,102 @@ class Pool:
         """How many instances of the service could be leased now."""
         return len(self._idle[service])
 
+    def of(self, service: str) -> list[Instance]:
+        """The instances of a service."""
+        return [i for i in self.instances.values() if i.service == service]
+
     def all_failed(self, service: str) -> bool:
-        """Whether the service has instances, and not one that works or may yet."""
-        states = {i.state for i in self.instances.values() if i.service == service}
-        return states == {InstanceState.FAILED}
+        """Whether the service has instances, and not one that works or may yet.
+
+        One that is tried again after it failed still counts as failed.
+        """
+        failing = [
+            i.state is InstanceState.FAILED
+            or (i.state is InstanceState.STARTING and i.failures > 0)
+            for i in self.of(service)
+        ]
+        return bool(failing) and all(failing)
 
     def settled(self) -> bool:
-        """Whether no instance is on its way: each is ready, leased or has failed."""
-        moving = (InstanceState.STARTING, InstanceState.RECYCLING)
-        return not any(i.state in moving for i in self.instances.values())
+        """Whether no instance is on its way: each is ready, leased, stopped or has failed."""
+        return not self._moving
 
-    def plan_growth(self, service: str, wanted: int, busy: Collection[int] = ()) -> list[range]:
-        """Ports for up to ``wanted`` more instances, within the service's maximum and the range."""
-        existing = sum(i.service == service for i in self.instances.values())
-        room = self.services[service].most - existing
-        taken = self.instances.keys() | set(busy)
+    def missing(self, service: str, waiting: int, now: float) -> int:
+        """How many more instances are needed for those who wait, the warm set and what is to come.
+
+        Failed ones don't count, but for a service of which nothing works one more is tried only:
+        another port may help, more of them won't.
+        """
+        plan = self.services[service]
+        states = Counter(i.state for i in self.of(service))
+        failed = states[InstanceState.FAILED]
+        gone = (*HELD, InstanceState.FAILED)
+        coming = sum(count for state, count in states.items() if state not in gone)
+        wanted = plan.warm + waiting + self.usage[service].ahead(now)
+        missing = max(0, wanted - coming)
+        if failed and failed == sum(states.values()):
+            return min(missing, max(0, plan.warm + 1 - failed))
+        return missing
+
+    def plan_growth(
+        self, service: str, wanted: int, now: float, busy: Collection[int] = ()
+    ) -> list[range]:
+        """Ports for up to ``wanted`` more instances, within the service's maximum and the range.
+
+        A port that another service has just given up rests.
+        """
+        room = self.services[service].most - len(self.of(service))
+        resting = {
+            port
+            for port, (owner, until) in self._resting.items()
+            if owner != service and until > now
+        }
+        taken = self.instances.keys() | resting | set(busy)
         return free_runs(self.ports, taken, max(0, min(wanted, room)))
+
+    def remove(self, port: int, now: float) -> None:
+        """A stopped instance is no more; its port rests."""
+        gone = self.apply(port, InstanceEvent.REMOVED, now)
+        del self.instances[port]
+        self._moving.discard(port)
+        self._resting[port] = (gone.service, now + self.port_rest)
+
+    def _know(self, service: str) -> None:
+        self._idle.setdefault(service, OrderedDict())
+        self.usage.setdefault(service, Usage(self.use_window))
+
+    def _after_exit(self, before: Instance, after: Instance, now: float) -> Instance:
+        was_up = before.state in {InstanceState.IDLE, *HELD}
+        if was_up and now - before.up_since >= STABLE_SECONDS:
+            after = replace(after, exits=0, failures=0)
+        dirty = before.dirty or before.state in HELD
+        return replace(after, pid=0, exits=after.exits + 1, dirty=dirty)
+
+    def _note_state(self, before: Instance, after: Instance, now: float) -> None:
+        service = after.service
+        self.held[service] += (after.state in HELD) - (before.state in HELD)
+        if after.state is InstanceState.IDLE:
+            self._idle[service][after.port] = None
+        else:
+            self._idle[service].pop(after.port, None)
+        if after.state in MOVING:
+            self._moving.add(after.port)
+        else:
+            self._moving.discard(after.port)
+        if after.state is InstanceState.LEASED and before.state is InstanceState.IDLE:
+            self.usage[service].note_lease(self.held[service], now)
 
     # -- leases ------------------------------------------------------------------------------
 
-    def grant(self, names: Sequence[str], *, ttl: float, key: str, now: float) -> Lease:
+    def grant(
+        self, names: Sequence[str], *, ttl: float, key: str, now: float, client: str = OPERATOR
+    ) -> Lease:
         """Lease one idle instance of each named service, all or nothing.
 
-        The same ``key`` returns the lease that it already got.  Raises :class:`UnknownService` or
-        :class:`Exhausted`, and then nothing has changed.
+        The same ``key`` of the same client returns the lease that it already got.  Raises
+        :class:`UnknownService` or :class:`Exhausted`, and then nothing has changed.
         """
-        known = self.find(key)
+        known = self.find(client, key)
         if known is not None:
             return known
         for name in names:
@@ -161,16 +281,21 @@ class Pool:
             generation=self.generation,
             grants=tuple(grants),
             ttl=ttl,
-            expires=now + min(ttl, self._max_age),
-            until=now + self._max_age,
+            expires=now + min(ttl, self.max_age),
+            until=now + self.max_age,
             key=key,
+            client=client,
         )
         self._remember(lease)
         return lease
 
-    def find(self, key: str) -> Lease | None:
-        """The live lease that a request key got."""
-        return self.leases.get(self._by_key.get(key, ""))
+    def find(self, client: str, key: str) -> Lease | None:
+        """The live lease that a client's request key got."""
+        return self.leases.get(self._by_key.get((client, key), ""))
+
+    def count_of(self, client: str) -> int:
+        """How many leases the client has."""
+        return self._count[client]
 
     def restore(self, lease: Lease) -> None:
         """Take back a lease that the store remembers; its instances were added as leased."""
@@ -190,9 +315,11 @@ class Pool:
         lease = self.leases[lease_id]
         ended = replace(lease, state=LEASE.after(lease.state, event))
         del self.leases[lease_id]
-        self._by_key.pop(lease.key, None)
+        self._by_key.pop((lease.client, lease.key), None)
+        self._count[lease.client] -= 1
         for grant in lease.grants:
-            dirty = self.services[grant.service].restart or self.instances[grant.port].dirty
+            plan = self.services.get(grant.service)
+            dirty = plan is None or plan.restart or self.instances[grant.port].dirty
             returned = InstanceEvent.RETURNED_DIRTY if dirty else InstanceEvent.RETURNED
             self.apply(grant.port, returned, now)
         return ended
@@ -203,5 +330,6 @@ class Pool:
 
     def _remember(self, lease: Lease) -> None:
         self.leases[lease.id] = lease
+        self._count[lease.client] += 1
         if lease.key:
-            self._by_key[lease.key] = lease.id
+            self._by_key[lease.client, lease.key] = lease.id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from socketpool.core.clients import OPERATOR
 from socketpool.core.lifecycle import InstanceState, LeaseState
 
 
@@ -29,8 +30,10 @@ class ServicePlan:
 class Instance:
     """One supervisor program of a service on one port.
 
-    ``since`` is the monotonic time of the last change of state, ``exits`` counts how often the
-    process ended before it became ready, and ``dirty`` says that the process ended while leased.
+    ``since`` and ``up_since`` are the monotonic times of the last change of state and of the last
+    time it became ready; ``exits`` counts how often the process ended without having been up for
+    long, ``failures`` how often it was given up since it was, and ``retry_at`` is when a failed one
+    is tried again.  ``dirty`` says that it must be restarted when its lease ends.
     """
 
     service: str
@@ -41,6 +44,9 @@ class Instance:
     pid: int = 0
     exits: int = 0
     dirty: bool = False
+    up_since: float = 0.0
+    failures: int = 0
+    retry_at: float = 0.0
 
     @property
     def name(self) -> str:
@@ -73,4 +79,5 @@ class Lease:
     expires: float
     until: float
     key: str = ""
+    client: str = OPERATOR
     state: LeaseState = LeaseState.ACTIVE

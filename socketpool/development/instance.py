@@ -9,13 +9,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,10 +22,10 @@ from socketpool.config.models import DEFAULT_PORTS, LeaseSettings
 from socketpool.config.settings import Settings, read_service, shipped_catalogue
 from socketpool.config.statedir import StateDir
 from socketpool.errors import ConfigError
-from socketpool.rsi import workspace
+from socketpool.rsi.fence import Fence
 from socketpool.rsi.tokens import LeaseClaim, LeaseTokens, ensure_secret
 from socketpool.supervision import launch
-from socketpool.supervision.daemon import service_spec
+from socketpool.supervision.files import service_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,7 +100,8 @@ class Instance:
         """Start it; `output` tells when it listens."""
         self._clear()
         claim = LeaseClaim(LEASE, time.time_ns())
-        workspace.create(self._state.workspaces, claim, [self._listen.port])
+        with closing(Fence.create(self._state.fence)) as fence:
+            fence.admit([self._listen.port], claim.generation)
         token = LeaseTokens(ensure_secret(self._state.lease_key)).sign(claim)
         self._write(self.token_file, token + "\n")
         self._write(self._state.supervisord_pid, str(os.getpid()))
@@ -143,7 +143,7 @@ class Instance:
         self._clear()
 
     def _clear(self) -> None:
-        shutil.rmtree(self._state.workspaces / LEASE, ignore_errors=True)
+        launch.wipe(self._state.workspaces / LEASE)
         for path in (self.token_file, self._state.supervisord_pid):
             path.unlink(missing_ok=True)
 

@@ -10,6 +10,7 @@ import glob
 import hashlib
 import os
 import shutil
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from socketpool.rsi.transfer import Progress
 
 PART_SUFFIX = ".part"
+NOTE_SUFFIX = ".stored"
+
+WRITE_BACK_BYTES = 8 << 20
+"""So much at a time the disk is given early, which leaves little to do for the fsync at the end."""
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -58,11 +63,15 @@ def send_file_block(
     stream: Stream,
     source: FileSource,
     *,
-    transfer_id: bytes = bytes(TRANSFER_ID_BYTES),
+    transfer_id: bytes | None = None,
     progress: Progress | None = None,
 ) -> str:
-    """Send one file over one connection; see `FileTransfer.run`."""
-    return FileTransfer(source, transfer_id, progress).run(stream)
+    """Send one file over one connection; see `FileTransfer.run`.
+
+    Without an identity it is a transfer of its own, and a cut one begins afresh.
+    """
+    identity = transfer_id or os.urandom(TRANSFER_ID_BYTES)
+    return FileTransfer(source, identity, progress).run(stream)
 
 
 def write_file_block(
@@ -71,31 +80,54 @@ def write_file_block(
     """Receive one file and put it at ``target`` at once and whole; returns its SHA-256.
 
     ``target`` is replaced only after size and digest agree.  Until then the bytes are beside it,
-    and stay there when the connection is cut, for the same transfer to go on.  Raises
-    :class:`FileRefused`, having told the sender, when the file is larger than ``max_size``, can't
-    be stored or arrived damaged.
+    and stay there when the connection is cut, for the same transfer to go on.  A note beside it
+    tells afterwards which transfer it is from: when that is repeated, because its receipt was lost,
+    no byte needs to travel.  Raises :class:`FileRefused`, having told the sender, when the file is
+    larger than ``max_size``, can't be stored or arrived damaged.
     """
     kind, size = read_header(stream)
     if kind is not Kind.FILE:
         raise unexpected(stream, kind, size, "for a file block")
     transfer_id = read_exactly(stream, TRANSFER_ID_BYTES)
     part = target.with_name(f".{target.name}.{transfer_id.hex()}{PART_SUFFIX}")
+    note = target.with_name(f".{target.name}{NOTE_SUFFIX}")
     try:
         if size > max_size:
             raise FileRefused(f"the file has {size} bytes; {max_size} are allowed")
         with _storing():
             _forget_others(target, part)
-            with part.open("a+b", buffering=0) as out:
-                digest = _receive(stream, out, size, progress)
-                os.fsync(out.fileno())
-            part.replace(target)
+            if _is_noted(note, target, size, transfer_id):
+                with target.open("rb", buffering=0) as there:
+                    digest = _receive(stream, there, size, progress)
+            else:
+                with part.open("a+b", buffering=0) as out:
+                    digest = _receive(stream, out, size, progress)
+                    os.fsync(out.fileno())
+                note.write_bytes(_noted(part, transfer_id))
+                part.replace(target)
     except FileRefused as refusal:
         part.unlink(missing_ok=True)
+        note.unlink(missing_ok=True)
         payload = refusal.message.encode()[:MAX_LINE_BYTES]
         send_header(stream, Kind.REFUSAL, len(payload), payload)
         raise
     send_header(stream, Kind.RECEIPT, 0)
     return digest.hex()
+
+
+def _noted(path: Path, transfer_id: bytes) -> bytes:
+    """What the note says of a file: which transfer it is from, and which file was meant."""
+    found = path.stat()
+    return f"{transfer_id.hex()} {found.st_ino} {found.st_mtime_ns} {found.st_size}".encode()
+
+
+def _is_noted(note: Path, target: Path, size: int, transfer_id: bytes) -> bool:
+    """Whether the file in place is what this very transfer put there, untouched since."""
+    try:
+        expected = _noted(target, transfer_id)
+        return target.stat().st_size == size and note.read_bytes() == expected
+    except FileNotFoundError:
+        return False
 
 
 def _receive(stream: Stream, out: BinaryIO, size: int, progress: Progress | None) -> bytes:
@@ -112,6 +144,7 @@ def _receive(stream: Stream, out: BinaryIO, size: int, progress: Progress | None
         digest.update(chunk)
     send_header(stream, Kind.GO, offset)
     left = size - offset
+    flushed = offset
     failure: OSError | None = None
     while left:
         # Even what can't be stored is taken in, so that the refusal gets through.
@@ -120,6 +153,8 @@ def _receive(stream: Stream, out: BinaryIO, size: int, progress: Progress | None
         left -= len(data)
         if failure is None:
             failure = _write(out, data)
+        if size - left - flushed >= WRITE_BACK_BYTES:
+            flushed = _write_back(out, flushed, size - left)
         if progress is not None:
             progress(size - left, size)
     agrees = read_exactly(stream, _DIGEST_BYTES) == digest.digest()
@@ -128,6 +163,17 @@ def _receive(stream: Stream, out: BinaryIO, size: int, progress: Progress | None
     if not agrees:
         raise FileRefused("the file was damaged in transit")
     return digest.digest()
+
+
+def _write_back(out: BinaryIO, start: int, end: int) -> int:
+    """Have the kernel begin to write a range to the disk; returns its end.
+
+    The advice makes Linux write what is dirty, then forget what is clean (mm/fadvise.c): of what
+    has just been received it forgets nothing.
+    """
+    if sys.platform == "linux":
+        os.posix_fadvise(out.fileno(), start, end - start, os.POSIX_FADV_DONTNEED)
+    return end
 
 
 def _write(out: BinaryIO, data: bytes) -> OSError | None:

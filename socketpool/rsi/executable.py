@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import selectors
-import shutil
 import signal
 import subprocess
 from collections import deque
@@ -21,7 +20,7 @@ from socketpool.archive.names import show
 from socketpool.errors import ServiceFailed
 from socketpool.rsi import tree
 from socketpool.rsi.service import ServiceServer, SessionLimits, require_upload
-from socketpool.supervision.launch import die_with_parent, fill
+from socketpool.supervision.launch import die_with_parent, fill, wipe
 
 if TYPE_CHECKING:
     from socketpool.rsi.frames import Stream
@@ -55,7 +54,7 @@ class ExecutableVendor(ServiceServer):
     def transfer(self) -> None:
         """Unpack, run, and pack what changed."""
         incoming = require_upload(self.workspace)
-        shutil.rmtree(self.workspace.members, ignore_errors=True)
+        wipe(self.workspace.members)
         planted = tree.plant(incoming, self.workspace.members, self.limits.archive_size)
         if self.workspace.before_step is not None:
             tree.overlay(
@@ -68,7 +67,7 @@ class ExecutableVendor(ServiceServer):
         self._refuse_unless_ignored("deleted", different.deleted)
         with self.workspace.step() as step:
             tree.pack(self.workspace.members, different.changed, planted, step)
-        shutil.rmtree(self.workspace.members)
+        wipe(self.workspace.members)
         self.progress(len(planted), len(planted))
         self._detail = {"members": len(planted), "changed": len(different.changed)}
 

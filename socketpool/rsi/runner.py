@@ -17,20 +17,21 @@ import selectors
 import signal
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from socketpool.logs import log_to_stderr
 from socketpool.rsi.executable import ExecutableVendor
+from socketpool.rsi.fence import Fence
 from socketpool.rsi.service import ServiceServer, SessionLimits
 from socketpool.rsi.sessionprocess import run_session
 from socketpool.rsi.slots import Slots
 from socketpool.rsi.tokens import LeaseTokens, read_secret
 from socketpool.sockets import listen_on
 from socketpool.supervision.launch import die_with_parent, limit_resources
-from socketpool.supervision.notify import say_ready
+from socketpool.supervision.notify import AliveSocket, say_ready
 
 if TYPE_CHECKING:
     import socket
@@ -65,6 +66,7 @@ class Runner:
             self._service = load_class(Path(spec["folder"]), sdk["file"], sdk["class"])
         else:
             self._service = partial(ExecutableVendor, spec=spec)
+        self._fence = Fence.open(Path(spec["fence"]))
         self._tokens = LeaseTokens(read_secret(Path(spec["lease_key"])))
         self._sessions: dict[int, float] = {}  # pid -> monotonic second at which it is killed
         self._slots = Slots(spec["limits"]["sessions"])
@@ -80,12 +82,13 @@ class Runner:
         signal.signal(signal.SIGINT, self._stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         become_subreaper()
-        with _listen(self._spec["host"], self._port) as listener:
+        alive = AliveSocket(Path(self._spec["alive"]) / str(self._port))
+        with closing(alive), _listen(self._spec["host"], self._port) as listener:
             gc.freeze()  # keeps the collector from unsharing the pages of every child
             say_ready()
             log.info("listening", extra={"port": self._port, "service": self._spec["name"]})
             while not self._stopping:
-                self._await_event(listener)
+                self._await_event(listener, alive)
                 self._reap()
         deadline = time.monotonic() + DRAIN_SECONDS
         while self._sessions and time.monotonic() < deadline:
@@ -100,13 +103,16 @@ class Runner:
     def _stop(self, _signum: int, _frame: FrameType | None) -> None:
         self._stopping = True
 
-    def _await_event(self, listener: socket.socket) -> None:
+    def _await_event(self, listener: socket.socket, alive: AliveSocket) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_reader, selectors.EVENT_READ)
             selector.register(listener, selectors.EVENT_READ)
+            selector.register(alive, selectors.EVENT_READ)
             for key, _ in selector.select(1.0 if self._sessions else None):
                 if key.fd == self._wake_reader:
                     os.read(self._wake_reader, 512)
+                elif key.fileobj is alive:
+                    alive.answer()
                 else:
                     self._accept(listener)
 
@@ -161,6 +167,7 @@ class Runner:
                 service=self._service,
                 tokens=self._tokens,
                 workspaces=Path(self._spec["workspaces"]),
+                fence=self._fence,
                 port=self._port,
                 limits=self._limits,
                 slots=self._slots,

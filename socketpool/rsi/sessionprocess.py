@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from socketpool.errors import NotAuthorised, ServiceFailed, SocketpoolError, TimedOut
 from socketpool.rsi import workspace as workspaces_of
+from socketpool.rsi.fence import Fence, Tenure
 from socketpool.rsi.frames import ConnectionCut
 from socketpool.rsi.session import read_greeting, send_error, send_event
-from socketpool.rsi.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from socketpool.rsi.service import ServiceServer, SessionLimits
     from socketpool.rsi.slots import Slots
     from socketpool.rsi.tokens import LeaseTokens
+    from socketpool.rsi.workspace import Workspace
 
 HANDSHAKE_SECONDS = 5.0
 """A peer that has not shown a valid token by then is dropped, however slowly it types."""
@@ -43,21 +44,24 @@ def run_session(
     service: Callable[[socket.socket, Workspace, SessionLimits], ServiceServer],
     tokens: LeaseTokens,
     workspaces: Path,
+    fence: Fence,
     port: int,
     limits: SessionLimits,
     slots: Slots,
 ) -> None:
     """Serve one connection to its end; every failure has been told to the peer and logged."""
     lease = ""
+    tenure = Tenure(fence, port, 0)
     try:
         with _time_limit(HANDSHAKE_SECONDS, "no valid token within the time allowed"):
             connection.settimeout(HANDSHAKE_SECONDS)
             claim = tokens.verify(read_greeting(connection))
-            workspace = workspaces_of.enter(workspaces, claim, port)
+            tenure = Tenure(fence, port, claim.generation)
+            workspace = workspaces_of.enter(workspaces, claim, tenure)
             lease = claim.lease
             slots.take(HANDSHAKE_SECONDS)
             send_event(connection, "ready", session_time=limits.session_time)
-        _end_with_lease(workspace)
+        _end_with_lease(tenure, lease)
         connection.settimeout(IDLE_SECONDS)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with _time_limit(limits.session_time, "the session took longer than the service allows"):
@@ -71,12 +75,12 @@ def run_session(
         _tell(connection, error)
     except (Exception, SystemExit) as error:
         log.exception("session failed", extra={"lease": lease, "port": port})
-        _tell(connection, verdict(error, workspaces / lease, lease))
+        _tell(connection, verdict(error, tenure, lease))
 
 
-def verdict(error: BaseException, workspace: Path, lease: str) -> SocketpoolError:
+def verdict(error: BaseException, tenure: Tenure, lease: str) -> SocketpoolError:
     """What the client may know of an unexpected failure."""
-    if not Workspace(workspace).alive:
+    if not tenure.lasts():
         return NotAuthorised("the lease ended during the session", hint="take a new lease")
     return ServiceFailed(
         f"the service failed unexpectedly ({type(error).__name__})",
@@ -110,14 +114,14 @@ def _time_limit(seconds: float, message: str) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _end_with_lease(workspace: Workspace) -> None:
+def _end_with_lease(tenure: Tenure, lease: str) -> None:
     """End this process soon after its lease ends, whatever it is doing then."""
 
     def watch() -> None:
         tick = threading.Event()
-        while workspace.alive:
+        while tenure.lasts():
             tick.wait(LEASE_CHECK_SECONDS)
-        log.warning("the lease ended during the session", extra={"lease": workspace.root.name})
+        log.warning("the lease ended during the session", extra={"lease": lease})
         os._exit(LEASE_LOST_STATUS)
 
     threading.Thread(target=watch, daemon=True, name="lease-watch").start()

@@ -8,6 +8,7 @@ workspace, which the pool server takes away when the lease ends.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 import re
 import secrets
@@ -34,10 +35,10 @@ class LeaseTokens:
     """Makes and checks lease tokens with one key."""
 
     def __init__(self, key: str) -> None:
+        # The key is derived once here, not at each signature.
         self._serializer = URLSafeSerializer(
-            key,
-            salt="socketpool.lease",
-            signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "hmac"},
+            hmac.digest(key.encode(), b"socketpool.lease", hashlib.sha256),
+            signer_kwargs={"digest_method": hashlib.sha256, "key_derivation": "none"},
         )
 
     def sign(self, claim: LeaseClaim) -> str:

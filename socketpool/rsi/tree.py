@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+PATH_BYTES = 4095
+"""The longest path that a program may open (PATH_MAX, less its terminator)."""
+
 _CHUNK = 256 << 10
 _NO_FILE = -1
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -51,12 +54,15 @@ def plant(archive: Path, root: Path, max_bytes: int) -> dict[bytes, Planted]:
     Raises :class:`~socketpool.errors.ArchiveError`.
     """
     root.mkdir(mode=0o700)
+    longest = PATH_BYTES - len(os.fsencode(root)) - len("/")
     planted: dict[bytes, Planted] = {}
     limits = server_limits(max_bytes)
     top = os.open(root, _FOLDER)
     try:
         with open_incoming(archive, limits) as incoming:
             for member in incoming:
+                if len(member.name) > longest:
+                    raise _impossible(member.name)
                 with os.fdopen(_create(top, member.name), "wb") as out:
                     extract_member(incoming, member, out, limits)
                 planted[member.name] = Planted(bool(member.flags & UTF8), member.size, member.crc)

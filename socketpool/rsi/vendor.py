@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import TYPE_CHECKING, Any
 
 from socketpool.rsi import members
 from socketpool.rsi.interfaces import VendorInterface
 from socketpool.rsi.service import ServiceServer, require_upload
+from socketpool.supervision.launch import wipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +33,7 @@ class VendorServer(ServiceServer, VendorInterface):
         with self.locked():
             incoming = require_upload(self.workspace)
             self._lines: list[str] = []
-            shutil.rmtree(self.workspace.members, ignore_errors=True)
+            wipe(self.workspace.members)
             unpacked = members.unpack(incoming, self.workspace.members, self.limits.archive_size)
             if self.workspace.before_step is not None:
                 members.overlay(self.workspace.before_step, unpacked, self.limits.archive_size)
@@ -41,7 +41,7 @@ class VendorServer(ServiceServer, VendorInterface):
             self.transfer()
             with self.workspace.step() as step:
                 changed = members.pack_changed(unpacked, step)
-            shutil.rmtree(self.workspace.members)
+            wipe(self.workspace.members)
         return {"members": len(unpacked), "changed": changed, "report": self._lines}
 
     def report(self, line: str) -> None:

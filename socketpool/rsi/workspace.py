@@ -1,13 +1,12 @@
-"""A lease's workspace: one private directory, there exactly as long as the lease is alive.
+"""A lease's workspace: one private directory in which its services work.
 
-The pool server makes it and takes it away; services work in it.  Taking it away is a rename, so
-it ends at one instant for everybody.
+The first of them that is entered makes it; the pool server takes it away, by one rename, after the
+`fence` has ended the lease.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import time
@@ -15,17 +14,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from socketpool.errors import NotAuthorised, TimedOut
+from socketpool.errors import NotAuthorised, ServiceFailed, TimedOut
 from socketpool.rsi.interfaces import SemaphoreInterface
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from socketpool.rsi.fence import Tenure
     from socketpool.rsi.tokens import LeaseClaim
 
 _LEASE_ID = re.compile(r"[a-z0-9]{1,64}")
-_RECORD = "lease.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,49 +85,36 @@ class Workspace:
         """The members while the vendor works on them, under names of ours."""
         return self.root / "members"
 
-    @property
-    def alive(self) -> bool:
-        """Whether the lease still is."""
-        return (self.root / _RECORD).exists()
 
-
-def create(workspaces: Path, claim: LeaseClaim, ports: Iterable[int]) -> None:
-    """Make the workspace of a lease that was just granted; raises OSError."""
-    root = workspaces / claim.lease
-    root.mkdir(mode=0o700)
-    record = {"generation": claim.generation, "ports": list(ports)}
-    (root / _RECORD).write_text(json.dumps(record), encoding="utf-8")
-
-
-def discard(workspaces: Path, trash: Path, lease_id: str) -> None:
-    """End the workspace at once, by moving it where it will be deleted."""
-    root = workspaces / lease_id
-    try:
-        root.rename(trash / f"{lease_id}.{time.monotonic_ns()}")
-    except FileNotFoundError:
-        pass
-    except OSError:
-        # A disk that is full or failing: without its record it is no workspace either, and what is
-        # left of it goes at the next start.
-        with suppress(OSError):
-            (root / _RECORD).unlink()
-
-
-def enter(workspaces: Path, claim: LeaseClaim, port: int) -> Workspace:
-    """The workspace of a live lease of which this port is a part; raises NotAuthorised."""
+def enter(workspaces: Path, claim: LeaseClaim, tenure: Tenure) -> Workspace:
+    """The workspace of a live lease, made when its first service enters; raises NotAuthorised."""
     refused = NotAuthorised(
         "the lease has ended or is not for this service", hint="take a new lease"
     )
-    if _LEASE_ID.fullmatch(claim.lease) is None:
+    if not tenure.lasts() or _LEASE_ID.fullmatch(claim.lease) is None:
         raise refused
     root = workspaces / claim.lease
     try:
-        record = json.loads((root / _RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise refused from None
-    if record["generation"] != claim.generation or port not in record["ports"]:
+        root.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ServiceFailed(
+            f"no workspace could be made: {error.strerror}",
+            hint="the pool's operator has to look after its disk",
+        ) from None
+    if not tenure.lasts():  # and whoever ended it may not have seen the directory
+        with suppress(OSError):
+            root.rmdir()
         raise refused
-    return Workspace(root, port)
+    return Workspace(root, tenure.port)
+
+
+def discard(workspaces: Path, trash: Path, lease_id: str) -> None:
+    """Take the workspace away, if there is one, by moving it where it will be deleted.
+
+    Raises OSError; the lease has ended all the same, and the directory is looked for again.
+    """
+    with suppress(FileNotFoundError):  # plain strings: it is done for every lease there is
+        os.rename(f"{workspaces}/{lease_id}", f"{trash}/{lease_id}.{time.monotonic_ns()}")  # noqa: PTH104
 
 
 class WorkspaceLock(SemaphoreInterface):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ import uvloop
 from socketpool.config.settings import Settings
 from socketpool.config.statedir import StateDir
 from socketpool.errors import ConfigError, SocketpoolError
-from socketpool.logs import log_to_stderr
+from socketpool.logs import log_in_batches
 from socketpool.rsi.tokens import LeaseTokens, read_secret
 from socketpool.server.app import make_app
 from socketpool.server.http import BoundedHttp
@@ -31,7 +32,7 @@ BACKLOG = 2048
 
 def main(root: str) -> int:
     """Serve until SIGTERM; returns the exit code."""
-    log_to_stderr()
+    log_in_batches()
     state = StateDir(Path(root))
     end_with_supervisord(str(state.supervisord_pid))  # what clients were told is durable
     try:
@@ -51,10 +52,11 @@ async def _serve(settings: Settings, state: StateDir, listener: socket.socket) -
         Supervisor(state.supervisor_socket),
         SqliteLeaseStore(state.store),
         LeaseTokens(read_secret(state.lease_key)),
+        read_secret(state.token),
     )
     server = uvicorn.Server(
         uvicorn.Config(
-            make_app(keeper, read_secret(state.token)),
+            make_app(keeper),
             loop="none",
             http=BoundedHttp,
             ws="none",
@@ -67,6 +69,7 @@ async def _serve(settings: Settings, state: StateDir, listener: socket.socket) -
             timeout_graceful_shutdown=3,
         )
     )
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, keeper.reload_soon)
     await server.serve([listener])
     return 0 if server.started else 1
 

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Request, Response, Security
 from fastapi import Path as PathParameter
-from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
-from starlette.exceptions import HTTPException
 
 import socketpool
-from socketpool.config.fields import EVERYWHERE
-from socketpool.errors import NoCapacity, SocketpoolError, UsageError
-from socketpool.server.guard import Guard, problem
-from socketpool.server.leases import Ask, KeyReused, NoSuchLease, ServiceUnknown
+from socketpool.core.clients import OPERATOR
+from socketpool.server.asking import Ask
+from socketpool.server.guard import CLIENT, Guard
+from socketpool.server.hotroute import HotLane, HotRoute
+from socketpool.server.operations import operation_routes
+from socketpool.server.problems import ON_ERROR
 from socketpool.server.schema import (
     GrantedLease,
     InstanceView,
-    LeasedService,
     LeaseRequest,
     LeaseView,
     Problem,
     Readiness,
     ServiceView,
+    StoryView,
 )
-from socketpool.store.contract import StoreError
+from socketpool.server.views import lease_facts, services_host, story_view
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator
 
-    from socketpool.core.records import Lease
+    from starlette.types import ASGIApp
+
     from socketpool.server.keeper import Keeper
 
 SHOWS_TOKEN = Security(HTTPBearer(auto_error=False, description="the pool's API token"))
@@ -42,25 +42,8 @@ SHOWS_TOKEN = Security(HTTPBearer(auto_error=False, description="the pool's API 
 
 LeaseId = Annotated[str, PathParameter(max_length=64)]
 
-STATUS: dict[type[SocketpoolError], int] = {
-    ServiceUnknown: 404,
-    NoSuchLease: 404,
-    KeyReused: 409,
-    UsageError: 422,
-    NoCapacity: 503,
-    StoreError: 503,
-}
 
-RETRY_AFTER_SECONDS = 5
-
-
-class ClientGone(SocketpoolError):
-    """The client hung up; nobody reads this answer."""
-
-    code = "client-gone"
-
-
-def make_app(keeper: Keeper, token: str) -> FastAPI:
+def make_app(keeper: Keeper) -> ASGIApp:
     """The application; its lifetime is the keeper's."""
 
     @asynccontextmanager
@@ -79,62 +62,83 @@ def make_app(keeper: Keeper, token: str) -> FastAPI:
         lifespan=lifespan,
         swagger_ui_oauth2_redirect_url="/docs/oauth2-redirect",
     )
-    app.add_middleware(Guard, token=token)
-    app.add_exception_handler(SocketpoolError, _on_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(HTTPException, _on_http_error)
-    app.include_router(_lease_routes(keeper))
+    for error, handler in ON_ERROR.items():
+        app.add_exception_handler(error, handler)
+    _add_lease_routes(app, keeper)
     app.include_router(_view_routes(keeper))
+    app.include_router(operation_routes(keeper, [SHOWS_TOKEN]))
     app.include_router(_health_routes(keeper))
-    return app
+    return Guard(HotLane(app, ON_ERROR), keeper.client_of)
 
 
-def _lease_routes(keeper: Keeper) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["leases"], dependencies=[SHOWS_TOKEN])
+def _add_lease_routes(app: FastAPI, keeper: Keeper) -> None:
     problems: dict[int | str, dict[str, Any]] = {
-        status: {"model": Problem} for status in (401, 404, 409, 422, 503)
+        status: {"model": Problem} for status in (401, 403, 404, 409, 422, 429, 503)
     }
 
-    @router.post("/leases", status_code=201, responses=problems)
     async def create_lease(ask: LeaseRequest, request: Request) -> GrantedLease:
         """Lease one instance of each named service, all or nothing, in the order asked."""
         ttl = ask.ttl if ask.ttl is not None else keeper.settings.lease.ttl
-        wanted = keeper.leases.acquire(Ask(tuple(ask.services), ttl, ask.key, ask.wait))
-        lease = await _unless_gone(request, wanted)
-        view = _view(keeper, lease, _services_host(keeper, request))
-        return GrantedLease(**view.model_dump(), token=keeper.leases.token(lease))
+        lease = await keeper.leases.acquire(
+            Ask(tuple(ask.services), ttl, ask.key, ask.wait, request.scope[CLIENT]),
+            partial(_disconnected, request),
+        )
+        return GrantedLease(
+            token=keeper.leases.token(lease),
+            **lease_facts(keeper, lease, services_host(keeper, request)),
+        )
 
-    @router.get("/leases", responses={401: problems[401]})
     async def list_leases(request: Request) -> list[LeaseView]:
-        """All live leases, without their tokens."""
-        host = _services_host(keeper, request)
-        return [_view(keeper, lease, host) for lease in keeper.leases.live()]
+        """All live leases of the client, without their tokens; with the pool's own token, all."""
+        host = services_host(keeper, request)
+        live = keeper.leases.live(request.scope[CLIENT])
+        return [LeaseView(**lease_facts(keeper, lease, host)) for lease in live]
 
-    @router.get("/leases/{lease_id}", responses=problems)
     async def show_lease(lease_id: LeaseId, request: Request) -> LeaseView:
         """One live lease, without its token."""
-        return _view(keeper, keeper.leases.get(lease_id), _services_host(keeper, request))
+        lease = keeper.leases.get(lease_id, request.scope[CLIENT])
+        return LeaseView(**lease_facts(keeper, lease, services_host(keeper, request)))
 
-    @router.post("/leases/{lease_id}/renew", responses=problems)
+    async def explain_lease(reference: LeaseId, request: Request) -> StoryView:
+        """What was asked, waited and granted under the id of a lease, or why it was refused."""
+        return story_view(keeper.leases.stories.find(reference), request.scope[CLIENT])
+
     async def renew_lease(lease_id: LeaseId, request: Request) -> LeaseView:
         """Give the lease another time to live, within its maximum age."""
-        return _view(keeper, keeper.leases.renew(lease_id), _services_host(keeper, request))
+        lease = keeper.leases.renew(lease_id, request.scope[CLIENT])
+        return LeaseView(**lease_facts(keeper, lease, services_host(keeper, request)))
 
-    @router.delete("/leases/{lease_id}", status_code=204, responses=problems)
-    async def release_lease(lease_id: LeaseId) -> Response:
+    async def release_lease(lease_id: LeaseId, request: Request) -> None:
         """End the lease: its workspace is wiped and its instances go back to the pool."""
-        await keeper.leases.release(lease_id)
-        return Response(status_code=204)
+        keeper.leases.release(lease_id, request.scope[CLIENT])
 
-    return router
+    for method, path, endpoint, status in (
+        ("POST", "/v1/leases", create_lease, 201),
+        ("DELETE", "/v1/leases/{lease_id}", release_lease, 204),
+        ("POST", "/v1/leases/{lease_id}/renew", renew_lease, 200),
+        ("GET", "/v1/leases", list_leases, 200),
+        ("GET", "/v1/leases/{lease_id}", show_lease, 200),
+        ("GET", "/v1/leases/{reference}/story", explain_lease, 200),
+    ):
+        app.router.add_api_route(
+            path,
+            endpoint,
+            methods=[method],
+            status_code=status,
+            tags=["leases"],
+            dependencies=[SHOWS_TOKEN],
+            responses=problems,
+            route_class_override=HotRoute if method != "GET" else None,
+        )
 
 
 def _view_routes(keeper: Keeper) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["pool"], dependencies=[SHOWS_TOKEN])
 
     @router.get("/services")
-    async def list_services() -> list[ServiceView]:
-        """The catalogue."""
+    async def list_services(request: Request) -> list[ServiceView]:
+        """The catalogue, as far as it is for the client."""
+        may_lease = keeper.client(request.scope[CLIENT]).may_lease
         return [
             ServiceView(
                 service=service.name,
@@ -146,12 +150,15 @@ def _view_routes(keeper: Keeper) -> APIRouter:
                 instances=keeper.count(service.name),
             )
             for service in keeper.settings.services.values()
+            if may_lease(service.name)
         ]
 
     @router.get("/instances")
-    async def list_instances() -> list[InstanceView]:
-        """Every instance by service and port."""
-        holder = {g.port: lease.id for lease in keeper.pool.leases.values() for g in lease.grants}
+    async def list_instances(request: Request) -> list[InstanceView]:
+        """Every instance by service and port; for a named client, those of its own leases."""
+        client = request.scope[CLIENT]
+        leases = keeper.leases.live(client)
+        holder = {grant.port: lease.id for lease in leases for grant in lease.grants}
         return [
             InstanceView(
                 instance=i.name,
@@ -160,8 +167,11 @@ def _view_routes(keeper: Keeper) -> APIRouter:
                 state=i.state,
                 pid=i.pid,
                 lease=holder.get(i.port),
+                failures=i.failures,
+                last_words=keeper.instances.care.last_words.get(i.port, []),
             )
             for i in sorted(keeper.pool.instances.values(), key=lambda i: (i.service, i.port))
+            if client == OPERATOR or i.port in holder
         ]
 
     return router
@@ -185,88 +195,6 @@ def _health_routes(keeper: Keeper) -> APIRouter:
     return router
 
 
-async def _unless_gone(request: Request, wanted: Coroutine[Any, Any, Lease]) -> Lease:
-    """Wait as long as the client does: one that has hung up must not be granted anything."""
-    task = asyncio.create_task(wanted)
-    gone = asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
-            raise ClientGone("the client did not wait for its lease")
-        return await task
-    finally:
-        task.cancel()
-        gone.cancel()
-
-
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _view(keeper: Keeper, lease: Lease, host: str) -> LeaseView:
-    return LeaseView(
-        lease=lease.id,
-        ttl=lease.ttl,
-        expires_in=keeper.seconds_left(lease),
-        created=keeper.leases.created(lease),
-        services=[
-            LeasedService(
-                service=grant.service,
-                host=host,
-                port=grant.port,
-                instance=grant.instance,
-                client=keeper.settings.services[grant.service].client,
-                url=keeper.settings.services[grant.service].url,
-            )
-            for grant in lease.grants
-        ],
-    )
-
-
-def _reached_host(request: Request) -> str:
-    """The address at which the client reached us."""
-    server = request.scope.get("server") or ("127.0.0.1", 0)
-    host = str(server[0])
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    mapped = getattr(address, "ipv4_mapped", None)
-    return str(mapped or address)
-
-
-def _services_host(keeper: Keeper, request: Request) -> str:
-    """Where the services of a lease are for this client."""
-    configured = keeper.settings.services_host
-    if configured in {keeper.settings.listen.host, *EVERYWHERE}:
-        return _reached_host(request)
-    return configured
-
-
-async def _on_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, SocketpoolError)  # noqa: S101 - how it is registered
-    status = next((s for cls, s in STATUS.items() if isinstance(error, cls)), 500)
-    return _problem_response(status, error)
-
-
-async def _on_invalid(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - how it is registered
-    sentences = []
-    for detail in error.errors()[:5]:
-        where = ".".join(str(part) for part in detail["loc"] if part != "body")
-        sentences.append(f"{where}: {detail['msg'].removeprefix('Value error, ')}")
-    return _problem_response(422, UsageError("; ".join(sentences)))
-
-
-async def _on_http_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - how it is registered
-    response = _problem_response(error.status_code, UsageError(str(error.detail)))
-    response.headers.update(error.headers or {})
-    return response
-
-
-def _problem_response(status: int, error: SocketpoolError) -> Response:
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
-    return Response(problem(status, error), status, headers, media_type="application/problem+json")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 from typing import TYPE_CHECKING
 
 from socketpool.errors import NotAuthorised, SocketpoolError, TimedOut
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY_BYTES = 64 << 10
@@ -18,6 +19,10 @@ BODY_SECONDS = 10.0
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/docs", "/openapi.json"})
 OPEN_PREFIX = "/static-offline-docs/"
 """The API's description tells nothing about a pool; health checks must work without a secret."""
+
+
+CLIENT = "socketpool.client"
+"""Where the scope of a request names its client."""
 
 
 class TooLarge(SocketpoolError):
@@ -35,16 +40,20 @@ def problem(status: int, error: SocketpoolError) -> bytes:
         "detail": error.message,
         "code": error.code,
         "hint": error.hint,
+        "reference": error.reference,
     }
     return json.dumps(details).encode()
 
 
 class Guard:
-    """ASGI middleware: refuse before anything of the application runs."""
+    """ASGI middleware: refuse before anything of the application runs.
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    ``client_of`` tells whose a token is (None: nobody's); what passes bears the name in its scope.
+    """
+
+    def __init__(self, app: ASGIApp, client_of: Callable[[str], str | None]) -> None:
         self._app = app
-        self._expected = f"Bearer {token}".encode()
+        self._client_of = client_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is authorised and bounded."""
@@ -53,14 +62,15 @@ class Guard:
             return
         path: str = scope["path"]
         if not (path in OPEN_PATHS or path.startswith(OPEN_PREFIX)):
-            given = dict(scope["headers"]).get(b"authorization", b"")
-            if not hmac.compare_digest(given, self._expected):
+            client = self._client_of(_shown_token(scope))
+            if client is None:
                 error = NotAuthorised(
                     "the API token is missing or wrong",
                     hint="name the pool's token file in SOCKETPOOL_TOKEN_FILE",
                 )
                 await _refuse(send, 401, error)
                 return
+            scope[CLIENT] = client
         try:
             body = await _read_body(receive)
         except TooLarge as error:
@@ -80,6 +90,13 @@ class Guard:
             return await receive()
 
         await self._app(scope, replay, send)
+
+
+def _shown_token(scope: Scope) -> str:
+    shown = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(shown) != 1 or not shown[0].startswith(b"Bearer "):
+        return ""
+    return str(shown[0].removeprefix(b"Bearer "), "latin-1")
 
 
 async def _read_body(receive: Receive) -> bytes:

@@ -1,7 +1,8 @@
-"""Keeps the instances: registers them with supervisord, watches them, restarts what was given back.
+"""Keeps the instances: asks supervisord about them, and makes events of what happens to them.
 
-Everything that happens to an instance outside becomes an event of its state machine here.  RPCs and
-looks at the kernel's tables run in one worker thread; leases never wait for them.
+Everything that happens to an instance outside becomes an event of its state machine here; what is
+then done about it is `Care`'s.  RPCs run in one worker thread and probes in tasks of their own;
+leases never wait for them.
 """
 
 from __future__ import annotations
@@ -9,36 +10,64 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from socketpool.core.lifecycle import InstanceEvent, InstanceState
-from socketpool.core.records import Instance
+from socketpool.core.lifecycle import HELD, MOVING, InstanceEvent, InstanceState
+from socketpool.core.pool import EXITS_BEFORE_FAILED
 from socketpool.errors import SocketpoolError
-from socketpool.supervision import conf
-from socketpool.supervision.notify import ReadyMessages
-from socketpool.supervision.processes import busy_ports, listens, speaks_for
+from socketpool.server.adoption import adopt, note_needs, remove_unknown_files
+from socketpool.server.blocks import Blocks, drain
+from socketpool.server.care import Care
+from socketpool.server.drains import Drains
+from socketpool.server.exits import ExitWatch
+from socketpool.server.probes import Prober
+from socketpool.server.starter import Starter
+from socketpool.server.worker import Worker
+from socketpool.supervision.listeners import Listeners, is_stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable
 
+    from socketpool.config.settings import Service
     from socketpool.config.statedir import StateDir
+    from socketpool.core.backoff import Backoff
     from socketpool.core.pool import Pool
+    from socketpool.core.records import Instance, Lease
     from socketpool.supervision.rpc import ProcessInfo, Supervisor
-
-T = TypeVar("T")
 
 MOVING_BEAT = 0.03
 """Seconds between looks while an instance is on its way; asking makes supervisord reap at once."""
 
 SLOW_BEAT = 1.0
+CALM_BEAT = 5.0
+"""The same where all instances are up: exits are told, and only operators do anything else."""
+
+FEW = 8
+"""So many instances on their way are asked for one by one; for more of them, all at once."""
+
+STARTING = frozenset(
+    {
+        InstanceState.REGISTERED,
+        InstanceState.STARTING,
+        InstanceState.RECYCLING,
+        InstanceState.FAILED,
+    }
+)
+"""States from which an instance may be found ready by a look."""
+
+UP = HELD | {InstanceState.IDLE}
+
+LONG_LEASE = 1.0
+"""Seconds."""
+
+SHARE = 0.2
+"""The share of its time that supervisord may be asked: with hundreds of processes it is slow."""
 
 log = logging.getLogger("socketpool.instances")
 
 
 class InstanceKeeper:
-    """The instances of one pool.  ``changed`` is called whenever some became idle."""
+    """The instances of one pool.  ``changed`` is called when some became idle or failed."""
 
     def __init__(
         self,
@@ -47,218 +76,253 @@ class InstanceKeeper:
         supervisor: Supervisor,
         *,
         host: str,
+        backoff: Backoff,
         changed: Callable[[], None],
     ) -> None:
+        self.worker = Worker()
         self._pool = pool
         self._state = state
         self._supervisor = supervisor
-        self._host = host
         self._changed = changed
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="supervision")
         self._look = asyncio.Event()
-        self._growing = asyncio.Lock()
-        self._pidfds: dict[int, int] = {}  # port -> descriptor that turns readable at its exit
-        self._messages = ReadyMessages(state.notify_socket)
-        self._said_ready: set[int] = set()  # processes, as the kernel named them
+        self._full_look_at = 0.0
+        self._exits = ExitWatch(self._exited)
+        self.prober = Prober(pool, state, host=host, passed=self.look, suspect=self._distrust)
+        self.care = Care(pool, state, supervisor, self.worker, backoff=backoff, look=self.look)
+        self.starter = Starter(pool, supervisor, self.worker, look=self.look)
+        self.blocks = Blocks(
+            pool,
+            state,
+            supervisor,
+            self.worker,
+            host=host,
+            look=self.look,
+        )
+        self.drains = Drains(
+            pool, state.drained, leaving=self.blocks.is_retiring, changed=self._on_drained
+        )
         self._gone: dict[int, int] = {}  # port -> the process that was last seen to end
-        self._blocks: dict[str, int] = {}  # service -> highest block number
 
-    async def adopt(self, processes: list[ProcessInfo], leased: Collection[int]) -> None:
-        """Take over what supervisord already runs, after a restart of the pool server.
+    def serve(self, services: dict[str, Service], changed: Collection[str] = ()) -> None:
+        """From now on these are the services; instances of the changed ones are replaced."""
+        self.prober.services = dict(services)
+        self.care.outdate(changed)
 
-        Instances in no lease that keep state between clients are restarted: nobody knows what
-        was done with them meanwhile.
-        """
-        groups = set()
-        for process in processes:
-            groups.add(process.group)
-            parsed = conf.parse_instance(process.group, process.name)
-            if parsed is None or parsed[0] not in self._pool.services:
-                continue
-            service, number, port = parsed
-            self._blocks[service] = max(self._blocks.get(service, 0), number)
-            state = InstanceState.STARTING
-            if port in leased:
-                state = InstanceState.LEASED
-            elif self._pool.services[service].restart and process.alive:
-                state = InstanceState.RECYCLING
-            self._pool.add(Instance(service, port, process.group, state, _now(), process.pid))
-            if process.alive:
-                self._said_ready.add(process.pid)  # whatever it said, it said to the server before
-            if process.at_rest:
-                await self._run(self._supervisor.start, f"{process.group}:{process.name}")
-            elif state is InstanceState.LEASED and process.alive:
-                self._watch_exit(port, process.pid)
-        for path in self._state.programs.glob("*.conf"):
-            if path.stem not in groups:
-                path.unlink()
+    def adopt(self, processes: list[ProcessInfo], leased: Collection[int]) -> None:
+        """Take over what supervisord already runs; ``leased`` are the ports of live leases."""
+        for instance in adopt(self._pool, self.blocks, self.drains, processes, leased):
+            if instance.pid:
+                self.prober.trust(instance.pid)  # what it said, it said to the server before
+                if instance.state in HELD:
+                    self._watch(instance.port, instance.pid)
+        note_needs(self._pool)
+        remove_unknown_files(self._state.programs, processes)
 
     async def keep(self) -> None:
         """Watch for ever: observe, and act on what was observed."""
-        asyncio.get_running_loop().add_reader(self._messages, self._hear)
+        self.prober.listen()
+        loop = asyncio.get_running_loop()
         while True:
+            begun = loop.time()
             try:
                 await self._beat()
             except (SocketpoolError, OSError) as error:
                 log.warning("supervision failed", extra={"error": str(error)})
                 await asyncio.sleep(SLOW_BEAT)
-            moving = not self._pool.settled()
+            cost = loop.time() - begun
+            moving = any(map(self._needs_look, self._pool.instances.values()))
+            if moving:
+                await asyncio.sleep(max(MOVING_BEAT, 2 * cost))
+                continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(MOVING_BEAT if moving else SLOW_BEAT):
+                async with asyncio.timeout_at(max(self._full_look_at, loop.time() + MOVING_BEAT)):
                     await self._look.wait()
-            self._look.clear()
 
     def look(self) -> None:
         """Something happened: look now rather than at the next beat."""
         self._look.set()
 
-    async def keep_warm(self, demand: Mapping[str, int]) -> None:
-        """Have ``warm`` instances of each service idle or on their way, and more for who waits."""
-        for service in self._pool.services.values():
-            coming = sum(
-                i.service == service.name and i.state is not InstanceState.LEASED
-                for i in self._pool.instances.values()
-            )
-            missing = service.warm + demand.get(service.name, 0) - coming
-            if missing > 0:
-                await self._grow(service.name, max(missing, min(service.warm, 4)))
+    def look_at_all(self) -> None:
+        """Something happened that can be anywhere."""
+        self._full_look_at = 0.0
+        self.look()
+
+    def look_over(self, lease: Lease) -> None:
+        """A lease is about to give its instances back: the next one must not get a stopped one.
+
+        Only after a while, since a look at each costs some microseconds and leases come by the
+        thousand; what stops within a shorter lease, the probes find.
+        """
+        for grant in lease.grants:
+            instance = self._pool.instances[grant.port]
+            if _now() - instance.since >= LONG_LEASE and is_stopped(instance.pid):
+                self._distrust(instance, "its process is stopped (SIGSTOP)")
 
     def close(self) -> None:
         """Let go of descriptors and the thread; the instances live on under supervisord."""
-        for port in list(self._pidfds):
-            self._unwatch_exit(port)
-        asyncio.get_running_loop().remove_reader(self._messages)
-        self._messages.close()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._exits.close()
+        self.prober.close()
+        self.worker.close()
 
-    # -- growth ------------------------------------------------------------------------------
-
-    async def _grow(self, service: str, wanted: int) -> None:
-        async with self._growing:
-            busy: set[int] = set()
-            while runs := self._pool.plan_growth(service, wanted, busy):
-                ports = [port for run in runs for port in run]
-                found = await self._run(busy_ports, self._host, ports)
-                if not found:
-                    break
-                busy |= found
-                log.warning("ports held by others", extra={"ports": sorted(found)})
-            for run in runs:
-                await self._register(service, run)
-
-    async def _register(self, service: str, ports: range) -> None:
-        number = self._blocks[service] = self._blocks.get(service, 0) + 1
-        block = conf.block_name(service, number)
-        path = self._state.programs / f"{block}.conf"
-        try:
-            conf.install(path, conf.block_conf(self._state, block, service, ports))
-            await self._run(self._supervisor.add_group, block)
-        except (SocketpoolError, OSError) as error:
-            # A file that supervisord can't take would block every later reload.
-            path.unlink(missing_ok=True)
-            log.error("registration failed", extra={"block": block, "error": str(error)})
-            return
-        for port in ports:
-            self._pool.add(Instance(service, port, block, since=_now()))
-        for port in ports:
-            await self._run(self._supervisor.start, f"{block}:{port}")
-        log.info("registered", extra={"block": block, "ports": f"{ports.start}-{ports.stop - 1}"})
-        self.look()
+    def _on_drained(self) -> None:
+        self._changed()
+        self.look_at_all()
 
     # -- observation -------------------------------------------------------------------------
 
+    def _needs_look(self, instance: Instance) -> bool:
+        """Whether it is on its way, or waits for supervisord to respawn it.
+
+        What exits again and again while it is leased is left to supervisord's own slower pace.
+        """
+        if instance.state in HELD:
+            loops = instance.exits >= EXITS_BEFORE_FAILED
+            return not (instance.pid or loops or self.care.is_parked(instance.port))
+        return instance.state in MOVING
+
     async def _beat(self) -> None:
-        processes = await self._run(self._supervisor.processes)
+        self._look.clear()
+        asked = _now()
+        moving = [i for i in self._pool.instances.values() if self._needs_look(i)]
+        whole = asked >= self._full_look_at or len(moving) > FEW
+        if whole:
+            processes: Iterable[ProcessInfo] = await self.worker(self._supervisor.processes)
+            observed = list(self._pool.instances.values())
+            cost = _now() - asked
+            calm = all(i.pid and i.state in UP for i in observed)
+            beat = CALM_BEAT if calm else SLOW_BEAT
+            self._full_look_at = _now() + max(beat, cost / SHARE)
+        else:
+            found = [await self.worker(self._supervisor.process, i.name) for i in moving]
+            processes = [process for process in found if process is not None]
+            observed = moving
         by_name = {f"{p.group}:{p.name}": p for p in processes}
-        became_idle = False
-        for instance in list(self._pool.instances.values()):
+        starting = any(i.state in STARTING for i in observed)
+        listeners = await asyncio.to_thread(Listeners) if starting else None
+        news = False
+        for instance in observed:
+            current = self._pool.instances.get(instance.port)
+            if current is None or current.block != instance.block or current.since > asked:
+                continue  # what supervisord said was true before
             try:
-                became_idle |= await self._observe(instance, by_name.get(instance.name))
+                news |= await self._observe(current, by_name.get(current.name), listeners)
             except (SocketpoolError, OSError) as error:  # the others must not suffer from it
                 extra = {"instance": instance.name, "error": str(error)}
                 log.warning("supervision failed", extra=extra)
         for instance in self._pool.overdue(_now()):
-            self._pool.apply(instance.port, InstanceEvent.OVERDUE, _now())
-            log.error("instance failed", extra={"instance": instance.name, "exits": instance.exits})
-        if became_idle:
+            self.care.fail(instance)
+            news = True
+        self.care.replace_outdated()
+        if news:
             self._changed()
 
-    async def _observe(self, instance: Instance, process: ProcessInfo | None) -> bool:
+    async def _observe(
+        self, instance: Instance, process: ProcessInfo | None, listeners: Listeners | None
+    ) -> bool:
         """Let what supervisord says happen to the instance; True when it became idle."""
-        port = instance.port
-        pid = process.pid if process is not None and process.alive else 0
-        if pid == self._gone.get(port):
-            pid = 0  # what supervisord said was true before its exit was told to us
-        known = self._pool.instances[port].pid
-        if known and pid != known:
-            self._lose(port)
-        if pid and self._pool.instances[port].pid != pid:
-            self._pool.saw(port, pid)
-            if instance.state is InstanceState.LEASED:
-                self._watch_exit(port, pid)
-        match self._pool.instances[port].state:
+        if process is None:
+            self._vanished(instance)
+            return False
+        pid, fresh = self._identify(instance, process)
+        instance = self._pool.instances[instance.port]
+        match instance.state:
+            case InstanceState.STARTING if process.state == "STOPPED":
+                self._pool.apply(instance.port, InstanceEvent.STOPPED, _now())
+                log.info("stopped by an operator", extra={"instance": instance.name})
             case InstanceState.STARTING | InstanceState.FAILED:
-                ready = pid and await self._run(self._is_ready, instance, pid)
-                if ready and self._pool.instances[port].pid == pid:  # it may have ended meanwhile
-                    self._pool.apply(port, InstanceEvent.READY, _now())
-                    self._watch_exit(port, pid)
+                if pid and self._is_ready(instance, pid, listeners):
+                    self._watch(instance.port, pid)
+                    self.care.note_ready(instance.port)
                     return True
-            case InstanceState.RECYCLING if process is not None:
-                await self._restart(instance, process)
+                if instance.state is InstanceState.FAILED:
+                    await self.care.try_again(instance, process, fresh=fresh)
+            case InstanceState.RECYCLING:
+                await self.care.recycle(instance, process, pid)
+            case InstanceState.STOPPING:
+                await self.care.stop(instance, process)
+            case InstanceState.REGISTERED | InstanceState.STOPPED:
+                self._at_rest(instance, fresh=fresh)
+            case InstanceState.LEASED | InstanceState.DRAINING:
+                self.care.park(instance.port, parked=process.at_rest)
         return False
 
-    def _is_ready(self, instance: Instance, pid: int) -> bool:
-        """Looks at the kernel's tables; for the worker thread."""
-        said = list(self._said_ready)
-        if self._pool.services[instance.service].notifies and not any(
-            speaks_for(speaker, pid) for speaker in said
-        ):
+    def _identify(self, instance: Instance, process: ProcessInfo) -> tuple[int, bool]:
+        """The process that the instance has now, 0 for none, and whether that is a new one."""
+        port = instance.port
+        pid = process.pid if process.alive else 0
+        if pid == self._gone.get(port):
+            pid = 0  # what supervisord said was true before its exit was told to us
+        if instance.pid and pid != instance.pid:
+            self._lose(port)
+        fresh = pid not in {0, self._pool.instances[port].pid}
+        if fresh:
+            self._pool.saw(port, pid)
+            self._watch(port, pid)
+        return pid, fresh
+
+    def _is_ready(self, instance: Instance, pid: int, listeners: Listeners | None) -> bool:
+        if listeners is None or instance.exits >= EXITS_BEFORE_FAILED:
             return False
-        return listens(pid, instance.port)
+        return self.prober.is_ready(instance, pid, listeners)
 
-    def _hear(self) -> None:
-        self._said_ready.update(self._messages.receive())
-        self.look()
+    def _at_rest(self, instance: Instance, *, fresh: bool) -> None:
+        if fresh:
+            self.care.spawned(instance)  # if it was stopped, an operator has started it
+            if self.blocks.is_retiring(instance.block):
+                drain(self._pool, self._pool.instances[instance.port])
+        elif instance.state is InstanceState.REGISTERED:
+            self.starter.wake()
 
-    async def _restart(self, instance: Instance, process: ProcessInfo) -> None:
-        self._unwatch_exit(instance.port)
-        if process.at_rest:
-            await self._run(self._supervisor.start, instance.name)
-            self._pool.saw(instance.port, 0)
-            self._pool.apply(instance.port, InstanceEvent.RESTARTED, _now())
-        elif process.state != "STOPPING":
-            await self._run(self._supervisor.stop, instance.name)
+    def _vanished(self, instance: Instance) -> None:
+        """supervisord doesn't know it any more: an operator removed its group."""
+        port = instance.port
+        if instance.pid:
+            self._lose(port)
+        self.care.park(port, parked=True)
+        drain(self._pool, self._pool.instances[port])
+        if self._pool.instances[port].state is InstanceState.STOPPING:
+            self._pool.apply(port, InstanceEvent.STOPPED, _now())
+        if self._pool.instances[port].state is InstanceState.STOPPED:
+            self._pool.remove(port, _now())
+            log.warning("removed by an operator", extra={"instance": instance.name})
 
-    def _watch_exit(self, port: int, pid: int) -> None:
-        """Learn of the process's exit when it happens, not when supervisord gets to it."""
-        self._unwatch_exit(port)
-        try:
-            fd = os.pidfd_open(pid)
-        except OSError:
-            self.look()
+    # -- trust -------------------------------------------------------------------------------
+
+    def _distrust(self, instance: Instance, reason: str) -> None:
+        """A ready instance does not answer: only ``kill -9`` reaches one that is stopped.
+
+        A leased one is its holder's, but nobody else gets it as it is.
+        """
+        if instance.dirty:
             return
-        self._pidfds[port] = fd
-        asyncio.get_running_loop().add_reader(fd, self._exited, port)
+        log.error("instance does not work", extra={"instance": instance.name, "reason": reason})
+        after = self._pool.apply(instance.port, InstanceEvent.DISTRUSTED, _now())
+        if after.state not in HELD:
+            self._exits.kill(instance.port)
+            self.look()
 
-    def _unwatch_exit(self, port: int) -> None:
-        fd = self._pidfds.pop(port, None)
-        if fd is not None:
-            asyncio.get_running_loop().remove_reader(fd)
-            os.close(fd)
+    # -- exits -------------------------------------------------------------------------------
+
+    def _watch(self, port: int, pid: int) -> None:
+        if not self._exits.watch(port, pid):
+            self.look()
 
     def _exited(self, port: int) -> None:
-        self._lose(port)
+        if port in self._pool.instances and self._pool.instances[port].pid:
+            self._lose(port)
         self.look()
 
     def _lose(self, port: int) -> None:
-        self._unwatch_exit(port)
-        self._gone[port] = self._pool.instances[port].pid
-        self._said_ready.discard(self._gone[port])
+        self._exits.forget(port)
+        pid = self._gone[port] = self._pool.instances[port].pid
+        self.prober.forget(port, pid)
+        instance = self._pool.instances[port]
+        if instance.state in {InstanceState.REGISTERED, InstanceState.STOPPED}:
+            self._pool.saw(port, 0)
+            return
         instance = self._pool.apply(port, InstanceEvent.LOST, _now())
+        self.care.note_exit(instance)
         log.info("process exited", extra={"instance": instance.name, "state": instance.state})
-
-    async def _run(self, function: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
 
 def _now() -> float:

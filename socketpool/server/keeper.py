@@ -11,11 +11,18 @@ from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
+from socketpool.config.clients import token_hash
+from socketpool.core.backoff import Backoff
+from socketpool.core.clients import OPERATOR, Client
 from socketpool.core.pool import Pool
-from socketpool.errors import SocketpoolError
+from socketpool.errors import NoCapacity, SocketpoolError
+from socketpool.rsi.fence import Fence
 from socketpool.server.instances import InstanceKeeper
 from socketpool.server.journal import Journal
-from socketpool.server.leases import LeaseKeeper, live_leases
+from socketpool.server.leases import LeaseKeeper
+from socketpool.server.reconcile import Reconciler
+from socketpool.server.recovery import empty_trash, live_leases, sweep, workspaces_on_disk
+from socketpool.server.reload import Reloaded, read_again
 from socketpool.store.contract import Forget
 
 if TYPE_CHECKING:
@@ -27,6 +34,14 @@ if TYPE_CHECKING:
     from socketpool.rsi.tokens import LeaseTokens
     from socketpool.store.contract import LeaseStore
     from socketpool.supervision.rpc import Supervisor
+
+SIZE_BEAT = 1.0
+"""Seconds between looks at whether services have as many instances as they need."""
+
+BREATH = 0.02
+"""Seconds between such looks when there is a reason for each; leases come by the thousand."""
+EXPIRY_BEAT = 0.25
+"""Seconds between looks for leases that have run out."""
 
 log = logging.getLogger("socketpool.server")
 
@@ -41,6 +56,7 @@ class Keeper:
         supervisor: Supervisor,
         store: LeaseStore,
         tokens: LeaseTokens,
+        token: str,
     ) -> None:
         self.settings = settings
         self.pool = Pool(
@@ -48,6 +64,8 @@ class Keeper:
             settings.ports,
             max_age=settings.lease.max,
             new_id=lambda: secrets.token_hex(8),
+            use_window=settings.instances.shrink_after,
+            port_rest=settings.instances.port_rest,
         )
         self.ready = False
         self._state = state
@@ -56,21 +74,34 @@ class Keeper:
         self._short = asyncio.Event()
         self._warmed_up = asyncio.Event()
         self._journal = Journal(store)
+        self._fence = Fence.create(state.fence)
+        self._operator_hash = token_hash(token)
+        self._clients: dict[str, Client] = {}
+        self._know_clients(settings)
         self.leases = LeaseKeeper(
             self.pool,
             state,
             self._journal,
+            self._fence,
             tokens,
             settings.lease,
+            self._clients,
             wanted=self._on_wanted,
+            refusal=self._refusal,
+            returning=self._on_returning,
         )
         self.instances = InstanceKeeper(
             self.pool,
             state,
             supervisor,
             host=settings.services_host,
-            changed=self.leases.serve_waiting,
+            backoff=_backoff(settings),
+            changed=self._on_changed,
         )
+        self.instances.serve(settings.services)
+        self.reconciler = Reconciler(self.pool, state, self.instances.blocks)
+        self._reloading = asyncio.Lock()
+        self._shrink_at = 0.0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -78,8 +109,11 @@ class Keeper:
         await self._recover()
         tasks = [
             asyncio.create_task(self.instances.keep()),
-            asyncio.create_task(self.leases.keep()),
-            asyncio.create_task(self._grow_when_short()),
+            asyncio.create_task(self.instances.starter.keep()),
+            asyncio.create_task(self.instances.prober.keep()),
+            asyncio.create_task(self.reconciler.keep()),
+            asyncio.create_task(self._reclaim()),
+            asyncio.create_task(self._keep_size()),
             asyncio.create_task(self._become_ready()),
         ]
         for task in tasks:
@@ -94,6 +128,15 @@ class Keeper:
                     await task
             self.instances.close()
             await self._journal.close()
+            self._fence.close()
+
+    def client_of(self, token: str) -> str | None:
+        """The name of the client whose token it is; None when it is nobody's."""
+        return self._client_by_hash.get(token_hash(token))
+
+    def client(self, name: str) -> Client:
+        """What the named client may do."""
+        return self._clients.get(name) or Client(OPERATOR)
 
     def count(self, service: str) -> dict[str, int]:
         """How many instances of a service are in which state."""
@@ -107,32 +150,112 @@ class Keeper:
     async def _recover(self) -> None:
         processes = self._supervisor.processes()
         records, self.pool.generation = self._store.load()
-        live = live_leases(records, processes, self._state)
+        live = live_leases(records, processes, self._fence)
         kept = {record.id for record in live}
         self._store.commit([Forget(r.id) for r in records if r.id not in kept])
         leased = {grant.port for record in live for grant in record.grants}
-        await self.instances.adopt(processes, leased)
+        self.instances.adopt(processes, leased)
         self.leases.restore(live, asyncio.get_running_loop().time())
         log.info("recovered", extra={"instances": len(self.pool.instances), "leases": len(live)})
+
+    async def reload(self) -> Reloaded:
+        """Apply the pool's file as it is now; raises ConfigError, and then nothing has changed."""
+        async with self._reloading:
+            new = await asyncio.to_thread(read_again, self.settings, self._state)
+            self._apply(new)
+        told = {"added": new.added, "changed": new.changed, "removed": new.removed}
+        log.info("reloaded", extra=told)
+        return new
+
+    def reload_soon(self) -> None:
+        """For a signal: reload, and tell the log what came of it."""
+        self._reload_task = asyncio.create_task(self._reload_and_log())
+
+    async def _reload_and_log(self) -> None:
+        try:
+            await self.reload()
+        except SocketpoolError as error:
+            log.error("reload refused", extra={"error": error.message, "hint": error.hint})
+
+    def _apply(self, new: Reloaded) -> None:
+        """Nothing in here can fail, so that a reload is whole."""
+        settings = self.settings = new.settings
+        self.pool.max_age = settings.lease.max
+        self.pool.use_window = settings.instances.shrink_after
+        self.pool.port_rest = settings.instances.port_rest
+        self.pool.configure(service.plan() for service in settings.services.values())
+        self.leases.limits = settings.lease
+        self._know_clients(settings)
+        self.instances.care.backoff = _backoff(settings)
+        self.instances.serve(settings.services, new.changed)
+        self.leases.serve_waiting()
+        self._short.set()
+
+    def _know_clients(self, settings: Settings) -> None:
+        """The clients of these settings are let in; of others, leases and requests may live on."""
+        self._clients |= {name: client.named(name) for name, client in settings.clients.items()}
+        self._client_by_hash = {client.token: name for name, client in settings.clients.items()}
+        self._client_by_hash[self._operator_hash] = OPERATOR
+
+    def _refusal(self, service: str) -> NoCapacity | None:
+        """Why waiting for a service makes no sense, if it doesn't."""
+        if service not in self.pool.services:
+            return NoCapacity(f"the service {service} was taken out of the pool")
+        if self.instances.drains.covers(service):
+            return NoCapacity(
+                f"{service} is drained: nobody gets it until that is taken back",
+                hint="the pool's operator does: socketpool drain --undo",
+            )
+        if self.pool.all_failed(service):
+            return NoCapacity(
+                f"every instance of {service} has failed to start",
+                hint="the pool's operator sees why: socketpool status",
+            )
+        return None
 
     def _on_wanted(self) -> None:
         self._short.set()
         if not self.pool.settled():
             self.instances.look()  # something was given back that must be restarted
 
-    async def _grow_when_short(self) -> None:
+    def _on_returning(self, lease: Lease) -> None:
+        self.instances.look_over(lease)
+
+    def _on_changed(self) -> None:
+        self.leases.serve_waiting()
         self._short.set()
+
+    async def _reclaim(self) -> None:
+        """Reclaim for ever what is not renewed in time, and delete what leases left behind."""
         while True:
-            await self._short.wait()
-            self._short.clear()
+            self.leases.expire()
             try:
-                await self.instances.keep_warm(self.leases.queue.demand())
+                found = await asyncio.to_thread(workspaces_on_disk, self._state)
+                sweep(self._state, found, self.pool.leases.__contains__)
+                await asyncio.to_thread(empty_trash, self._state)
+            except OSError as error:  # no descriptors or no disk, for a moment
+                log.warning("reclaiming failed", extra={"error": str(error)})
+            await asyncio.sleep(EXPIRY_BEAT)
+
+    async def _keep_size(self) -> None:
+        """Grow at once for those who wait; ahead of demand, and shrink, on a slow beat."""
+        blocks = self.instances.blocks
+        while True:
+            self._short.clear()
+            offered = [n for n in self.pool.services if not self.instances.drains.covers(n)]
+            try:
+                await blocks.keep_warm(offered, self.leases.queue.demand())
+                self._warmed_up.set()
+                if asyncio.get_running_loop().time() >= self._shrink_at:
+                    self._shrink_at = asyncio.get_running_loop().time() + SIZE_BEAT
+                    await blocks.shrink()
             except (SocketpoolError, OSError) as error:
                 log.warning("growing failed", extra={"error": str(error)})
-                await asyncio.sleep(1)
-                self._short.set()
-            else:
-                self._warmed_up.set()
+                await asyncio.sleep(SIZE_BEAT)
+            await asyncio.sleep(BREATH)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SIZE_BEAT):
+                    await self._short.wait()
 
     async def _become_ready(self) -> None:
         await self._warmed_up.wait()
@@ -140,6 +263,10 @@ class Keeper:
             await asyncio.sleep(0.02)
         self.ready = True
         log.info("ready", extra={"services": {n: self.count(n) for n in self.pool.services}})
+
+
+def _backoff(settings: Settings) -> Backoff:
+    return Backoff(settings.instances.retry_first, settings.instances.retry_most)
 
 
 def _die_if_failed(task: asyncio.Task[None]) -> None:

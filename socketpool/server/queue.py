@@ -6,11 +6,12 @@ nothing of what others wait for pass by.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from socketpool.core.pool import Exhausted
-from socketpool.errors import NoCapacity
+from socketpool.errors import NoCapacity, SocketpoolError
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,9 +24,14 @@ MOST_WAITING = 1000
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """One request that could not be served at once."""
+    """One request that could not be served at once.
+
+    ``future`` gets the lease when its turn has come, or what ``grant`` raises but Exhausted; the
+    waiter takes part until it is done.
+    """
 
     services: tuple[str, ...]
+    client: str
     grant: Callable[[], Lease]
     future: asyncio.Future[Lease] = field(repr=False)
 
@@ -34,14 +40,15 @@ class WaitQueue:
     """First come, first served, for each service."""
 
     def __init__(self) -> None:
-        self._waiters: list[Waiter] = []
+        self._waiters: dict[Waiter, None] = {}
+        self._demand: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._waiters)
 
     def must_wait(self, services: tuple[str, ...]) -> bool:
         """Whether somebody already waits for any of these services."""
-        return any(set(services) & set(w.services) for w in self._waiters)
+        return not self._demand.keys().isdisjoint(services)
 
     def join(self, waiter: Waiter) -> int:
         """Take a place; returns how many were waiting before.  Raises :class:`NoCapacity`."""
@@ -49,36 +56,43 @@ class WaitQueue:
             raise NoCapacity(
                 f"{MOST_WAITING} requests are waiting already", hint="try again in a minute"
             )
-        self._waiters.append(waiter)
+        self._waiters[waiter] = None
+        self._demand.update(set(waiter.services))
         return len(self._waiters) - 1
 
     def leave(self, waiter: Waiter) -> None:
         """Give the place up, if it is still held."""
         if waiter in self._waiters:
-            self._waiters.remove(waiter)
+            del self._waiters[waiter]
+            for name in set(waiter.services):
+                self._demand[name] -= 1
+                if not self._demand[name]:
+                    del self._demand[name]
 
     def serve(self) -> None:
         """Grant whatever can be granted now, without letting anyone overtake."""
-        still: list[Waiter] = []
         claimed: set[str] = set()
-        for waiter in self._waiters:
+        for waiter in list(self._waiters):
+            if len(claimed) == len(self._demand):
+                return  # all that anybody wants is spoken for
             if waiter.future.done():
-                continue
-            if not claimed.isdisjoint(waiter.services):
-                still.append(waiter)
+                self.leave(waiter)
+            elif not claimed.isdisjoint(waiter.services):
                 claimed.update(waiter.services)
-                continue
-            try:
-                waiter.future.set_result(waiter.grant())
-            except Exhausted:
-                still.append(waiter)
-                claimed.update(waiter.services)
-        self._waiters = still
+            else:
+                try:
+                    waiter.future.set_result(waiter.grant())
+                except Exhausted:
+                    claimed.update(waiter.services)
+                except SocketpoolError as error:
+                    waiter.future.set_exception(error)
+                if waiter.future.done():
+                    self.leave(waiter)
+
+    def count_of(self, client: str) -> int:
+        """How many of the client's requests wait."""
+        return sum(waiter.client == client for waiter in self._waiters)
 
     def demand(self) -> dict[str, int]:
         """How many waiters want each service."""
-        wanted: dict[str, int] = {}
-        for waiter in self._waiters:
-            for service in waiter.services:
-                wanted[service] = wanted.get(service, 0) + 1
-        return wanted
+        return dict(self._demand)

@@ -56,6 +56,25 @@ class GrantedLease(LeaseView):
     token: str
 
 
+class StoryView(BaseModel):
+    """What became of a request for a lease; times are seconds since the epoch."""
+
+    client: str = Field(description="empty for the pool's own token")
+    services: list[str]
+    ttl: float
+    wait: float
+    asked: float
+    ahead: int | None = Field(description="requests that waited before it; null: it did not wait")
+    decided: float
+    refusal: str = Field(description="why it got no lease; empty when it did")
+    lease: str | None
+    generation: int | None
+    instances: list[str]
+    renewals: int
+    ended: float | None
+    how: str = Field(description="released or expired; empty while the lease lives")
+
+
 class ServiceView(BaseModel):
     """A service of the catalogue and how many instances are in which state."""
 
@@ -77,6 +96,8 @@ class InstanceView(BaseModel):
     state: str
     pid: int
     lease: str | None
+    failures: int = Field(description="how often it failed since it last worked for long")
+    last_words: list[str] = Field(description="the end of its log when it failed")
 
 
 class Readiness(BaseModel):
@@ -94,3 +115,4 @@ class Problem(BaseModel):
     detail: str
     code: str
     hint: str = ""
+    reference: str = Field("", description="`socketpool explain` knows more under this")

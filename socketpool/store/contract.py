@@ -32,6 +32,7 @@ class LeaseRecord(NamedTuple):
 
     id: str
     generation: int
+    client: str
     key: str
     ttl: float
     created: float

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from socketpool.core.records import Grant
@@ -18,6 +17,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS lease (
     id TEXT PRIMARY KEY,
     generation INTEGER NOT NULL,
+    client TEXT NOT NULL,
     key TEXT NOT NULL,
     ttl REAL NOT NULL,
     created REAL NOT NULL,
@@ -30,6 +30,12 @@ CREATE TABLE IF NOT EXISTS highest (
 INSERT OR IGNORE INTO highest VALUES (1, 0);
 """
 
+_ADD_CLIENT = "ALTER TABLE lease ADD COLUMN client TEXT NOT NULL DEFAULT ''"
+"""For files from before there were named clients."""
+
+_COLUMNS = "id, generation, client, key, ttl, created, grants"
+_SAVE = f"INSERT OR REPLACE INTO lease ({_COLUMNS}) VALUES (?,?,?,?,?,?,?)"  # noqa: S608 - constant
+
 
 class SqliteLeaseStore:
     """A `LeaseStore` in a file; raises :class:`StoreError` when it can't be opened."""
@@ -41,6 +47,8 @@ class SqliteLeaseStore:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
+            if "client" not in {row[1] for row in self._db.execute("PRAGMA table_info(lease)")}:
+                self._db.execute(_ADD_CLIENT)
         except sqlite3.Error as error:
             raise self._failure(error) from None
 
@@ -48,14 +56,14 @@ class SqliteLeaseStore:
         """See `LeaseStore.load`."""
         try:
             rows = self._db.execute(
-                "SELECT id, generation, key, ttl, created, grants FROM lease ORDER BY generation"
+                f"SELECT {_COLUMNS} FROM lease ORDER BY generation"  # noqa: S608 - a constant
             ).fetchall()
             (highest,) = self._db.execute("SELECT generation FROM highest").fetchone()
         except sqlite3.Error as error:
             raise self._failure(error) from None
         try:
             records = [
-                LeaseRecord(i, g, k, t, c, _read_grants(text)) for i, g, k, t, c, text in rows
+                LeaseRecord(i, g, n, k, t, c, _read_grants(text)) for i, g, n, k, t, c, text in rows
             ]
         except (ValueError, TypeError):
             raise StoreError(
@@ -71,8 +79,8 @@ class SqliteLeaseStore:
             for change in changes:
                 if isinstance(change, Save):
                     r = change.record
-                    row = (r.id, r.generation, r.key, r.ttl, r.created, _grants(r))
-                    self._db.execute("INSERT OR REPLACE INTO lease VALUES (?,?,?,?,?,?)", row)
+                    row = (*r[:-1], _grants(r))
+                    self._db.execute(_SAVE, row)
                     self._db.execute(
                         "UPDATE highest SET generation = max(generation, ?)", (r.generation,)
                     )
@@ -96,11 +104,11 @@ class SqliteLeaseStore:
 
 
 def _grants(record: LeaseRecord) -> str:
-    return json.dumps([asdict(grant) for grant in record.grants])
+    return json.dumps([[g.service, g.port, g.instance] for g in record.grants])
 
 
 def _read_grants(text: str) -> tuple[Grant, ...]:
     grants = json.loads(text)
     if not isinstance(grants, list):
         raise TypeError("not a list of grants")
-    return tuple(Grant(**grant) for grant in grants)
+    return tuple(Grant(service, int(port), instance) for service, port, instance in grants)

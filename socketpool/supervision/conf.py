@@ -28,7 +28,9 @@ STOP_SECONDS = 2
 def main_conf(state: StateDir, *, root: bool) -> str:
     """``supervisord.conf``: an unprivileged supervisord on a private socket, and the pool server.
 
-    ``minfds`` is low because every child closes that many descriptors one by one when it starts.
+    The pool server is tried again for ever, ever more slowly: whatever keeps it from starting may
+    go away.  ``minfds`` is low because every child closes that many descriptors one by one when it
+    starts.
     """
     user = "user=root\n" if root else ""
     command = _command(sys.executable, "-P", "-m", "socketpool.server", str(state.root))
@@ -64,8 +66,8 @@ command={command}
 priority=1
 autostart=true
 autorestart=true
-startsecs=1
-startretries=2
+startsecs=5
+startretries=1000000
 stopwaitsecs=10
 stopasgroup=true
 killasgroup=true
@@ -101,7 +103,7 @@ stopwaitsecs={STOP_SECONDS}
 stopasgroup=true
 killasgroup=true
 redirect_stderr=true
-stdout_logfile={state.logs / service}-%(process_num)d.log
+stdout_logfile={state.instance_log(service, "%(process_num)d")}
 stdout_logfile_maxbytes=1MB
 stdout_logfile_backups=1
 """
@@ -121,10 +123,15 @@ def parse_instance(group: str, process: str) -> tuple[str, int, int] | None:
 
 
 def install(path: Path, text: str) -> None:
-    """Put a file in place at once and whole, under a name outside the include's pattern first."""
+    """Put a file in place at once and whole."""
+    stage(path, text).replace(path)
+
+
+def stage(path: Path, text: str) -> Path:
+    """Write a file beside its place, under a name outside the include's pattern."""
     temporary = path.with_suffix(".new")
     temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    return temporary
 
 
 def _command(*arguments: str) -> str:

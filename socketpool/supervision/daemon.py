@@ -20,14 +20,16 @@ from typing import TYPE_CHECKING, Any
 from socketpool.errors import ConfigError, SocketpoolError, TimedOut
 from socketpool.rsi.tokens import ensure_secret, read_secret
 from socketpool.supervision import conf
+from socketpool.supervision.files import spec_texts, write_settings
 from socketpool.supervision.launch import die_with_parent
+from socketpool.supervision.logtail import last_lines
 from socketpool.supervision.processes import end, strays, why_not
 from socketpool.supervision.rpc import Supervisor, SupervisorUnreachable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from socketpool.config.settings import Service, Settings
+    from socketpool.config.settings import Settings
     from socketpool.config.statedir import StateDir
 
 START_SECONDS = 60.0
@@ -107,6 +109,11 @@ class Pool:
             by_service[instance["service"]].append(instance)
         return by_service
 
+    def access(self) -> tuple[str, int, str]:
+        """Host and port at which the pool server is reached from here, and the API token."""
+        listen = self._settings.listen
+        return _reachable(listen.host), listen.port, read_secret(self._state.token)
+
     def wait(self) -> None:
         """Return when supervisord has ended."""
         if self._process is not None:
@@ -148,15 +155,13 @@ class Pool:
                 old.unlink()
             ensure_secret(state.token)
             ensure_secret(state.lease_key)
-            for service in self._settings.services.values():
-                spec = json.dumps(service_spec(self._settings, state, service))
-                conf.install(state.services / f"{service.name}.json", spec)
-            conf.install(state.settings, self._settings.model_dump_json(by_alias=True))
+            state.drained.unlink(missing_ok=True)
             conf.install(state.supervisord_conf, conf.main_conf(state, root=os.geteuid() == 0))
         except OSError as error:
             raise ConfigError(
                 f"{state.root}: {error.strerror}", hint="check the disk's space and permissions"
             ) from None
+        write_settings(state, self._settings, spec_texts(self._settings, state))
 
     def _is_ready(self) -> bool:
         return self._get("/readyz", {}) is not None
@@ -179,7 +184,7 @@ class Pool:
     def _raise_if_dead(self) -> None:
         if self._process is not None and self._process.poll() is not None:
             raise PoolFailed(
-                "supervisord ended by itself: " + _last_lines(self._state.logs / "supervisord.err"),
+                "supervisord ended by itself: " + _end_of(self._state.logs / "supervisord.err"),
                 hint=f"look into {self._state.logs / 'supervisord.log'}",
             )
         try:
@@ -187,40 +192,11 @@ class Pool:
         except SupervisorUnreachable:
             return  # it isn't up yet
         for process in processes:
-            if process.name == conf.POOL_SERVER and process.state == "FATAL":
+            if process.name == conf.POOL_SERVER and process.state == "BACKOFF":
                 log = self._state.logs / f"{conf.POOL_SERVER}.log"
                 raise PoolFailed(
-                    "the pool server does not start: " + _last_lines(log), hint=f"look into {log}"
+                    "the pool server does not start: " + _end_of(log), hint=f"look into {log}"
                 )
-
-
-def service_spec(settings: Settings, state: StateDir, service: Service) -> dict[str, object]:
-    """What `launch` and the SDK's runner are told about a service."""
-    spec: dict[str, object] = {
-        "name": service.name,
-        "host": settings.services_host,
-        "folder": service.folder,
-        "environment": service.environment,
-        "limits": service.limits.model_dump(),
-        "scratch": str(state.scratch),
-        "supervisord_pid": str(state.supervisord_pid),
-        "notify": str(state.notify_socket) if service.notifies else "",
-        "own_workspace": service.sdk is None,
-        "values": {
-            "host": settings.services_host,
-            "python": sys.executable,
-            "folder": service.folder,
-            "spec": str(state.services / f"{service.name}.json"),
-        },
-        "argv": service.command,
-    }
-    if service.sdk is not None:
-        runner = ["{python}", "-P", "-u", "-m", "socketpool.rsi.runner"]
-        spec["argv"] = [*runner, "{spec}", "{port}"]
-        spec["sdk"] = service.sdk.model_dump(by_alias=True)
-        spec["lease_key"] = str(state.lease_key)
-        spec["workspaces"] = str(state.workspaces)
-    return spec
 
 
 def _end_when_parent_dies() -> None:
@@ -239,9 +215,5 @@ def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
 
 
-def _last_lines(path: Path, count: int = 5) -> str:
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return "(no log)"
-    return " | ".join(lines[-count:]) or "(empty log)"
+def _end_of(log: Path) -> str:
+    return " | ".join(last_lines(log, 5)) or "(nothing was logged)"

@@ -1,16 +1,18 @@
 """What supervisord runs for every instance: prepare the process, then become the program.
 
 Runs as a script under ``python -I -S`` with the standard library alone, so that it costs a few
-milliseconds.  ``launch.py <service.json> <port>``.
+milliseconds.  ``launch.py <service.json> <port>``; with the pool server's process id as a third
+argument it becomes the program by which the service is probed instead.
 """
 
+import contextlib
 import ctypes
+import itertools
 import json
 import os
 import pathlib
 import re
 import resource
-import shutil
 import signal
 import sys
 from typing import Any, NoReturn
@@ -70,10 +72,46 @@ def fill(text: str, values: dict[str, str]) -> str:
     return re.sub(r"\{([a-z_]+)\}", lambda match: values.get(match[1], match[0]), text)
 
 
-def main(spec_path: str, port: str) -> NoReturn:
-    """Become the program that the specification names."""
+def wipe(path: pathlib.Path) -> None:
+    """Delete a file, a link or a tree, whatever programs made of it; what can't be deleted stays.
+
+    No link is followed, closed folders are opened, and each folder is moved up before it is
+    emptied: one tree may be deeper than calls may be nested or a path may be long.
+    """
+    if path.is_symlink() or not path.is_dir():
+        with contextlib.suppress(OSError):
+            path.unlink()
+        return
+    names = (f"{path}/{os.urandom(8).hex()}" for _ in itertools.count())
+    pending = [str(path)]
+    while pending:
+        folder = pending.pop()
+        with contextlib.suppress(OSError):
+            os.chmod(folder, 0o700)  # noqa: PTH101 - of paths there may be very many
+            with os.scandir(folder) as listed:
+                entries = list(listed)
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    os.chmod(entry.path, 0o700)  # noqa: PTH101
+                    pending.append(next(names))
+                    os.rename(entry.path, pending[-1])  # noqa: PTH104
+                else:
+                    os.unlink(entry.path)  # noqa: PTH108
+            if folder != str(path):
+                os.rmdir(folder)  # noqa: PTH106
+    with contextlib.suppress(OSError):
+        path.rmdir()
+
+
+def main(spec_path: str, port: str, probing: str = "") -> NoReturn:
+    """Become the program that the specification names, or with ``probing`` the probe of it."""
     spec: dict[str, Any] = json.loads(pathlib.Path(spec_path).read_text(encoding="utf-8"))
-    end_with_supervisord(spec["supervisord_pid"])
+    if probing:
+        die_with_parent(signal.SIGKILL)
+        if os.getppid() != int(probing):
+            sys.exit("the pool server has ended")
+    else:
+        end_with_supervisord(spec["supervisord_pid"])
     no_new_privileges()
     environment = {
         name: value
@@ -83,20 +121,22 @@ def main(spec_path: str, port: str) -> NoReturn:
     scratch = pathlib.Path(spec["scratch"]) / port
     values = {**spec["values"], "port": port, "workspace": str(scratch)}
     if spec["own_workspace"]:
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(mode=0o700, parents=True)
+        if not probing:
+            wipe(scratch)
+            scratch.mkdir(mode=0o700, parents=True)
         limit_resources(spec["limits"])
         os.chdir(scratch)
-    if spec["notify"]:
+    if spec["notify"] and not probing:
         environment["NOTIFY_SOCKET"] = spec["notify"]
     for name, value in spec["environment"].items():
         environment[name] = fill(value, values)
-    argv = [fill(argument, values) for argument in spec["argv"]]
+    argv = [fill(argument, values) for argument in spec["probe" if probing else "argv"]]
     try:
         os.execvpe(argv[0], argv, environment)  # noqa: S606 - there is no shell on purpose
     except OSError as error:
-        sys.exit(f"can't run {argv[0]!r}: {error.strerror}")
+        hint = "; install it" if isinstance(error, FileNotFoundError) else ""
+        sys.exit(f"can't run {argv[0]!r}: {error.strerror}{hint}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])

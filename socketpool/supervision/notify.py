@@ -1,7 +1,10 @@
-"""READY messages: how a service says itself that it is ready, as systemd's services do.
+"""What instances tell the pool server: that they are ready, and that they still work.
 
 A datagram ``READY=1`` to the socket that ``NOTIFY_SOCKET`` names (sd_notify(3)); the kernel adds
-who sent it, so that nobody can speak for another.
+who sent it, so that nobody can speak for another.  Instances of the SDK are asked on a socket of
+their own from time to time whether they still work, and answer ``WATCHDOG=1`` (the keep-alive of
+sd_notify) from their main loop: a connection that is accepted says nothing of that, since the
+kernel accepts for a process that hangs.
 """
 
 from __future__ import annotations
@@ -9,16 +12,26 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 ENVIRONMENT = "NOTIFY_SOCKET"
+READY = b"READY=1"
+ALIVE = b"WATCHDOG=1"
 
 _CREDENTIALS = struct.Struct("3i")
 _MESSAGE_BYTES = 4096
+
+
+class Message(NamedTuple):
+    """Who said something, as the kernel named the process, and what: READY or ALIVE."""
+
+    pid: int
+    text: bytes
 
 
 class ReadyMessages:
@@ -35,8 +48,8 @@ class ReadyMessages:
         """For the event loop: readable when somebody has said something."""
         return self._socket.fileno()
 
-    def receive(self) -> Iterator[int]:
-        """The processes that have said READY=1 since the last look."""
+    def receive(self) -> Iterator[Message]:
+        """What was said since the last look."""
         while True:
             try:
                 data, ancillary, _, _ = self._socket.recvmsg(
@@ -44,10 +57,18 @@ class ReadyMessages:
                 )
             except BlockingIOError:
                 return
+            lines = data.split(b"\n")
             for level, kind, content in ancillary:
-                is_sender = (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)
-                if is_sender and b"READY=1" in data.split(b"\n"):
-                    yield _CREDENTIALS.unpack(content[: _CREDENTIALS.size])[0]
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+                    pid = _CREDENTIALS.unpack(content[: _CREDENTIALS.size])[0]
+                    yield from (Message(pid, text) for text in (READY, ALIVE) if text in lines)
+
+    def ask(self, path: Path) -> None:
+        """Ask the instance whose `AliveSocket` is at ``path``; its answer comes by `receive`.
+
+        Raises OSError when nobody is there or too many questions wait there already.
+        """
+        self._socket.sendto(b"ALIVE?", str(path))
 
     def close(self) -> None:
         """Hear nothing more."""
@@ -60,4 +81,29 @@ def say_ready() -> None:
     if path:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.connect(path)
-            sender.send(b"READY=1")
+            sender.send(READY)
+
+
+class AliveSocket:
+    """An instance's end: answers whoever asks whether its main loop still turns."""
+
+    def __init__(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.settimeout(0)
+        self._socket.bind(str(path))
+
+    def fileno(self) -> int:
+        """Readable when somebody asks."""
+        return self._socket.fileno()
+
+    def answer(self) -> None:
+        """Answer one question; who doesn't listen for it, or too slowly, asks again."""
+        with suppress(OSError):
+            _, asker = self._socket.recvfrom(_MESSAGE_BYTES)
+            if asker:
+                self._socket.sendto(ALIVE, asker)
+
+    def close(self) -> None:
+        """Answer nothing more."""
+        self._socket.close()

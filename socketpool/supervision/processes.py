@@ -1,4 +1,4 @@
-"""Processes as the kernel knows them: who listens on a port, and who was left behind."""
+"""Processes as the kernel knows them: whose child is whose, and who was left behind."""
 
 from __future__ import annotations
 
@@ -14,35 +14,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def listens(pid: int, port: int) -> bool:
-    """Whether the process, or one of its descendants, owns a listening socket on the port.
+def child_of(parent: int, pid: int) -> int:
+    """The child of ``parent`` from which a process descends, or which it is; 0 when there is none.
 
-    That supervisord calls a process RUNNING says only that it was started, and that the port
-    answers says only that *somebody* listens.
+    What an instance started may speak for it; the instance is a child of supervisord.
     """
     try:
-        process = psutil.Process(pid)
-        return _owns(process, port) or any(
-            _owns(child, port) for child in process.children(recursive=True)
-        )
+        process: psutil.Process | None = psutil.Process(pid)
+        while process is not None and process.ppid() != parent:
+            process = process.parent()
     except psutil.Error:
-        return False
-
-
-def speaks_for(speaker: int, pid: int) -> bool:
-    """Whether a process is another, or was started by it or by what it started."""
-    try:
-        return speaker == pid or pid in {p.pid for p in psutil.Process(speaker).parents()}
-    except psutil.Error:
-        return False
-
-
-def _owns(process: psutil.Process, port: int) -> bool:
-    try:
-        connections = process.net_connections("tcp")
-    except psutil.Error:
-        return False
-    return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)
+        return 0
+    return 0 if process is None else process.pid
 
 
 def busy_ports(host: str, ports: Iterable[int]) -> set[int]:
@@ -70,6 +53,30 @@ def strays(supervisor_socket: Path) -> list[psutil.Process]:
     for process in psutil.process_iter():
         try:
             if process.environ().get("SUPERVISOR_SERVER_URL") == url:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def orphans(
+    supervisor_socket: Path, supervisord_pid: int, instances: dict[int, float]
+) -> list[psutil.Process]:
+    """Processes that instances of before left behind under a supervisord that still runs.
+
+    They carry its mark, don't descend from it any more, and are older than the instance that now
+    has their name; ``instances`` are the processes of those, with their times of birth.  Whatever
+    an instance of now started belongs to it, even if it has been made a daemon.
+    """
+    found = []
+    for process in strays(supervisor_socket):
+        try:
+            lineage = {p.pid for p in process.parents()} | {process.pid}
+            if supervisord_pid in lineage:
+                continue
+            name = process.environ().get("SUPERVISOR_PROCESS_NAME", "")
+            port = int(name) if name.isdigit() else 0
+            if process.create_time() < instances.get(port, float("inf")):
                 found.append(process)
         except psutil.Error:
             continue

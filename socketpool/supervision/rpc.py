@@ -23,6 +23,16 @@ TIMEOUT = 10.0
 """Seconds that supervisord may take over an answer; a busy one needs well below one."""
 
 
+class ConfigRefused(SocketpoolError):
+    """supervisord can't read its configuration files; as it reads all of them, any may be to blame.
+
+    Nothing has changed.
+    """
+
+    exit_code = 2
+    code = "supervisor-configuration"
+
+
 class SupervisorUnreachable(SocketpoolError):
     """supervisord does not answer on its socket."""
 
@@ -72,8 +82,10 @@ class _UnixTransport(xmlrpc.client.Transport):
         super().__init__()
         self._path = str(path)
 
-    def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ARG002
-        return _UnixConnection(self._path)
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        connection = _UnixConnection(self._path)
+        self._connection = host, connection  # so that close() finds it
+        return connection
 
 
 class Supervisor:
@@ -84,14 +96,20 @@ class Supervisor:
 
     def processes(self) -> list[ProcessInfo]:
         """All processes; asking also makes supervisord reap and respawn at once."""
-        return [
-            ProcessInfo(i["group"], i["name"], i["statename"], i["pid"], i["stdout_logfile"])
-            for i in self._call("getAllProcessInfo")
-        ]
+        return [_process(info) for info in self._call("getAllProcessInfo")]
+
+    def process(self, name: str) -> ProcessInfo | None:
+        """One process, if there is one of this name; makes supervisord reap too, for less."""
+        info = self._call("getProcessInfo", name, tolerate=(Faults.BAD_NAME,))
+        return None if info is None else _process(info)
 
     def supervisord_pid(self) -> int:
         """The process id of supervisord itself."""
         return int(self._call("getPID"))
+
+    def version(self) -> str:
+        """supervisord's own version, such as ``4.2.5``."""
+        return str(self._call("getSupervisorVersion"))
 
     def start(self, name: str) -> None:
         """Start a process and don't wait for it; one that runs already is fine."""
@@ -107,9 +125,20 @@ class Supervisor:
         return answer is not None
 
     def add_group(self, name: str) -> None:
-        """Read the configuration files again and take in one new group."""
-        self._call("reloadConfig")
+        """Read the configuration files again and take in one new group.
+
+        Raises :class:`ConfigRefused` when any of the files is bad.
+        """
+        self.reload()
         self._call("addProcessGroup", name)
+
+    def remove_group(self, name: str) -> None:
+        """Give up a group all of whose processes are stopped; one that is gone already is fine."""
+        self._call("removeProcessGroup", name, tolerate=(Faults.BAD_NAME,))
+
+    def reload(self) -> None:
+        """Read the configuration files again and do nothing about it; raises ConfigRefused."""
+        self._call("reloadConfig")
 
     def _call(self, method: str, *arguments: Any, tolerate: tuple[int, ...] = ()) -> Any:
         # A connection of its own for each call: supervisord closes idle ones as it likes, and a
@@ -121,6 +150,8 @@ class Supervisor:
         except xmlrpc.client.Fault as fault:
             if fault.faultCode in tolerate:
                 return None
+            if fault.faultCode == Faults.CANT_REREAD:
+                raise ConfigRefused(f"supervisord: {fault.faultString}") from None
             raise SocketpoolError(f"supervisord: {method}: {fault.faultString}") from None
         except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
             raise SupervisorUnreachable(
@@ -129,3 +160,9 @@ class Supervisor:
             ) from None
         finally:
             transport.close()
+
+
+def _process(info: dict[str, Any]) -> ProcessInfo:
+    return ProcessInfo(
+        info["group"], info["name"], info["statename"], info["pid"], info["stdout_logfile"]
+    )

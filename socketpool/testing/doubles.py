@@ -57,7 +57,7 @@ _VENDOR: dict[str, Any] = {"sdk": {"file": "double.py", "class": "Vendor"}, "cli
 
 _SERVICES: dict[Double, dict[str, Any]] = {
     Double.SLOW_TO_START: _VENDOR,
-    Double.NEVER_READY: _VENDOR | {"readiness": {"timeout": "1s"}},
+    Double.NEVER_READY: _VENDOR | {"readiness": {"start": "1s"}},
     Double.CRASHES_AT_ONCE: _VENDOR,
     Double.FLAPS: _VENDOR,
     Double.HANGS: _VENDOR | {"limits": {"session_time": "1s"}},

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -25,10 +24,12 @@ from socketpool.client.api import ClientLease, Leased
 from socketpool.client.roundtrip import RoundTrip, Summary, Wishes
 from socketpool.errors import NoCapacity, NotAuthorised, ServiceFailed, TimedOut, UsageError
 from socketpool.rsi import workspace as workspaces_of
+from socketpool.rsi.fence import Fence
 from socketpool.rsi.tokens import LeaseClaim, LeaseTokens, read_secret
 from socketpool.supervision import conf, launch
-from socketpool.supervision.notify import ReadyMessages
-from socketpool.supervision.processes import end, listens, speaks_for, strays
+from socketpool.supervision.listeners import Listeners
+from socketpool.supervision.notify import READY, ReadyMessages
+from socketpool.supervision.processes import child_of, end, strays
 from socketpool.testing.places import HOST, find_services, private_state, spec_of
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class InProcessPool:
     ``places`` are folders of services, or catalogues; the shipped upload and download are there
     anyhow.  Entering starts all of them at once and returns when every one is ready: it raises
     ConfigError, ServiceFailed with the last lines of the log of a service that ends, or TimedOut
-    for one that isn't ready within its readiness timeout.  Leaving ends every process and removes
+    for one that isn't ready within its start limit.  Leaving ends every process and removes
     every file, whatever happened in between; and when this process is killed, the kernel ends them.
 
     The methods `acquire`, `renew`, `release` and `kinds` are those of `PoolClient`, so that a
@@ -74,6 +75,7 @@ class InProcessPool:
         with ExitStack() as stack:
             self._state = stack.enter_context(private_state())
             self._state.check()
+            self._fence = stack.enter_context(closing(Fence.create(self._state.fence)))
             self._tokens = LeaseTokens(read_secret(self._state.lease_key))
             self._messages = stack.enter_context(closing(ReadyMessages(self._state.notify_socket)))
             # The kernel ends a child with the *thread* that started it: one that stays.
@@ -148,7 +150,7 @@ class InProcessPool:
             self._generation += 1
             claim = LeaseClaim(secrets.token_hex(8), self._generation)
             self._leases[claim.lease] = wanted
-        workspaces_of.create(self._state.workspaces, claim, [i.port for i in wanted])
+        self._fence.admit([i.port for i in wanted], claim.generation)
         return ClientLease(
             lease=claim.lease,
             token=self._tokens.sign(claim),
@@ -170,9 +172,10 @@ class InProcessPool:
         """End a lease and its workspace, and restart its plain programs; raises NotAuthorised."""
         held = self._held(lease_id)
         del self._leases[lease_id]
+        self._fence.bar(i.port for i in held)
         workspaces_of.discard(self._state.workspaces, self._state.trash, lease_id)
         for path in self._state.trash.glob(f"{lease_id}.*"):
-            shutil.rmtree(path, ignore_errors=True)
+            launch.wipe(path)
         programs = [i for i in held if i.service.sdk is None]
         _end(programs)
         self._start(programs)
@@ -204,9 +207,9 @@ class InProcessPool:
 
     def _said_ready(self, instance: _Instance) -> bool:
         """Whether it has told so itself, where that is asked for."""
-        self._ready.update(self._messages.receive())
-        pid = instance.pid
-        return not instance.service.notifies or any(speaks_for(p, pid) for p in self._ready)
+        self._ready.update(m.pid for m in self._messages.receive() if m.text == READY)
+        children = {child_of(os.getpid(), speaker) for speaker in self._ready}
+        return not instance.service.notifies or instance.pid in children
 
     def _end_all(self) -> None:
         try:
@@ -254,13 +257,13 @@ class _Instance:
         return 0 if self.process is None else self.process.pid
 
     def await_ready(self, said_ready: Callable[[_Instance], bool]) -> None:
-        deadline = time.monotonic() + self.service.readiness.timeout
-        while not (said_ready(self) and listens(self.pid, self.port)):
+        deadline = time.monotonic() + self.service.readiness.start
+        while not (said_ready(self) and Listeners().owned(self.port, self.pid)):
             self.check_alive()
             if time.monotonic() > deadline:
                 raise TimedOut(
                     f"{self.service.name} was not ready within "
-                    f"{self.service.readiness.timeout:g} s\n" + self._last_lines(),
+                    f"{self.service.readiness.start:g} s\n" + self._last_lines(),
                     hint="it has to listen on the host and port that it is told",
                 )
             time.sleep(POLL_SECONDS)

@@ -14,7 +14,7 @@ from socketpool.config.settings import Service, Settings, read_service, shipped_
 from socketpool.config.statedir import StateDir
 from socketpool.errors import ConfigError
 from socketpool.rsi.tokens import ensure_secret
-from socketpool.supervision.daemon import service_spec
+from socketpool.supervision.files import service_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

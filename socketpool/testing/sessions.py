@@ -26,6 +26,7 @@ from socketpool.errors import ConfigError, SocketpoolError
 from socketpool.rsi import workspace as workspaces_of
 from socketpool.rsi.blocks import send_file_block
 from socketpool.rsi.executable import ExecutableVendor
+from socketpool.rsi.fence import Fence, Tenure
 from socketpool.rsi.filesource import OpenFile
 from socketpool.rsi.frames import ConnectionCut
 from socketpool.rsi.runner import load_class
@@ -81,8 +82,12 @@ def process(vendor: type[VendorServer] | Path | str, members: Mapping[str, bytes
     The code runs in this process and thread: the limits of ``service.yml`` don't apply, but for
     ``archive_size``, and nothing ends a vendor that hangs.  `InProcessPool` has all of that.
     """
-    with private_state() as state, _importing():
-        run = _Run(state)
+    with (
+        private_state() as state,
+        closing(Fence.create(state.fence)) as fence,
+        _importing(),
+    ):
+        run = _Run(state, fence)
         subject = _subject(vendor, state)
         limits = subject.limits
         run.converse(_class_of(shipped("upload")), _Send(_write_zip(state, members)), limits)
@@ -150,11 +155,12 @@ class _Send(Portion):
 class _Run:
     """The sessions of one lease, one after the other."""
 
-    def __init__(self, state: StateDir) -> None:
+    def __init__(self, state: StateDir, fence: Fence) -> None:
         self._state = state
         self._claim = LeaseClaim("0" * 16, 1)
         self._tokens = LeaseTokens(read_secret(state.lease_key))
-        workspaces_of.create(state.workspaces, self._claim, [PORT])
+        self._tenure = Tenure(fence, PORT, self._claim.generation)
+        fence.admit([PORT], self._claim.generation)
 
     def converse(
         self, service: ServiceFactory, portion: Portion, limits: SessionLimits
@@ -196,7 +202,7 @@ class _Run:
         try:
             connection.settimeout(PATIENCE_SECONDS)
             claim = self._tokens.verify(read_greeting(connection))
-            workspace = workspaces_of.enter(self._state.workspaces, claim, PORT)
+            workspace = workspaces_of.enter(self._state.workspaces, claim, self._tenure)
             send_event(connection, "ready", session_time=limits.session_time)
             detail = service(connection, workspace, limits).run()
             send_event(connection, "done", detail=detail)
@@ -206,8 +212,7 @@ class _Run:
             _tell(connection, error)
             return error
         except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the client, and returned
-            root = self._state.workspaces / self._claim.lease
-            _tell(connection, verdict(cast("Any", error), root, self._claim.lease))
+            _tell(connection, verdict(cast("Any", error), self._tenure, self._claim.lease))
             return error
         return None
 

@@ -32,6 +32,8 @@ def test_the_wheel_holds_the_catalogue_the_howtos_and_its_types(wheel: Path) -> 
         assert f"socketpool/catalogue/{service}/service.yml" in names
         assert f"socketpool/catalogue/{service}/{service}.py" in names
     assert "socketpool/catalogue/web/service.yml" in names
+    assert "socketpool/catalogue/extra/redis/service.yml" in names
+    assert "socketpool/catalogue/extra/postgres/start_postgres.py" in names
     assert "socketpool/py.typed" in names
     assert "socketpool/archive/policy.yml" in names
     assert "socketpool/cli/templates/vendor/vendor.py.txt" in names

@@ -15,6 +15,7 @@ from pools import PROBE, WEB, PoolMaker, ask_probe, belongings, connects, kill, 
 from waiting import eventually
 
 from socketpool.errors import NoCapacity, NotAuthorised
+from socketpool.rsi.fence import Fence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +90,7 @@ def test_an_instance_stopped_with_supervisorctl_is_not_leased_until_it_is_starte
     pool = hardy_pool
     (instance,) = pool.instances("single")
     pool.supervisorctl("stop", instance["instance"])
-    pool.await_state(instance["port"], "starting")
+    pool.await_state(instance["port"], "stopped")
     answer = pool.request("POST", "/v1/leases", {"services": ["single"], "wait": 0.2})
     assert (answer.status, answer.body["code"]) == (503, "no-capacity")
     pool.supervisorctl("start", instance["instance"])
@@ -100,8 +101,9 @@ def test_an_instance_stopped_with_supervisorctl_is_not_leased_until_it_is_starte
 def test_a_lease_that_is_not_renewed_is_reclaimed(hardy_pool: RunningPool) -> None:
     pool = hardy_pool
     lease = pool.lease("probe", "web", ttl=1)
-    (pool.state / "workspaces" / lease["lease"] / "left.txt").write_text("x")
     root = pool.state / "workspaces" / lease["lease"]
+    assert ask_probe(lease, "echo", text="x") == "x"
+    (root / "left.txt").write_text("x")
     path = f"/v1/leases/{lease['lease']}"
     eventually(lambda: pool.request("GET", path).status == 404, "the lease's end")
     assert not root.exists()
@@ -136,7 +138,7 @@ def test_a_restart_of_the_pool_server_keeps_live_leases(hardy_pool: RunningPool)
     pids = {e["port"]: pool.instance(e["port"])["pid"] for e in lease["services"]}
     before = pool.server_pid()
     pool.supervisorctl("restart", "pool-server")
-    await_back(pool, before)
+    pool.await_server(after=before)
 
     assert "kept.txt" in ask_probe(lease, "write", name="more.txt")
     for entry in lease["services"]:
@@ -154,18 +156,6 @@ def test_a_restart_of_the_pool_server_keeps_live_leases(hardy_pool: RunningPool)
         pool.await_state(port, "idle")
 
 
-def await_back(pool: RunningPool, before: int) -> None:
-    """The pool server answers again, as another process."""
-
-    def back() -> bool:
-        try:
-            return pool.request("GET", "/readyz").status == 200 and pool.server_pid() != before
-        except (OSError, ValueError):
-            return False
-
-    eventually(back, "the pool server to be back")
-
-
 def test_a_killed_pool_server_comes_back_with_its_leases(hardy_pool: RunningPool) -> None:
     pool = hardy_pool
     lease = pool.lease("probe", "web", ttl=60)
@@ -175,7 +165,7 @@ def test_a_killed_pool_server_comes_back_with_its_leases(hardy_pool: RunningPool
     assert client.renew(lease["lease"]) > 0
     before = pool.server_pid()
     kill(before)
-    await_back(pool, before)
+    pool.await_server(after=before)
     assert client.renew(lease["lease"]) > 0, "its kept connection was closed meanwhile"
     live = [entry["lease"] for entry in pool.request("GET", "/v1/leases").body]
     assert live == [lease["lease"]]
@@ -197,25 +187,25 @@ def test_generations_grow_across_restarts(hardy_pool: RunningPool) -> None:
     pool.release(before)
     pid = pool.server_pid()
     kill(pid)
-    await_back(pool, pid)
+    pool.await_server(after=pid)
     with pool.leased("probe") as after:
         generations = [tokens.verify(lease["token"]).generation for lease in (before, after)]
     assert generations[0] < generations[1]
 
 
-def test_a_lease_whose_workspace_is_gone_is_no_lease_after_a_restart(
+def test_a_lease_that_the_fence_does_not_admit_is_no_lease_after_a_restart(
     hardy_pool: RunningPool,
 ) -> None:
     pool = hardy_pool
     lease = pool.lease("probe", ttl=600)
-    (pool.state / "workspaces" / lease["lease"]).rename(pool.folder / "elsewhere")
+    Fence.create(pool.state / "fence").bar([place(lease, "probe")["port"]])
     (pool.state / "workspaces" / "stray").mkdir()
     pid = pool.server_pid()
     kill(pid)
-    await_back(pool, pid)
+    pool.await_server(after=pid)
     assert pool.request("GET", f"/v1/leases/{lease['lease']}").status == 404
     pool.await_state(place(lease, "probe")["port"], "idle")
-    assert list((pool.state / "workspaces").iterdir()) == []
+    eventually(lambda: not list((pool.state / "workspaces").iterdir()), "the stray to be swept")
 
 
 def test_a_killed_supervisord_ends_everything(new_pool: PoolMaker) -> None:
@@ -300,12 +290,13 @@ def test_a_port_taken_over_while_its_instance_was_dead_is_not_leased(
     pool = hardy_pool
     (instance,) = pool.instances("single")
     pool.supervisorctl("stop", instance["instance"])
-    pool.await_state(instance["port"], "starting")
+    pool.await_state(instance["port"], "stopped")
     with socket.create_server(("127.0.0.1", instance["port"])):
         pool.supervisorctl("start", instance["instance"])
         pool.await_state(instance["port"], "failed")
         answer = pool.request("POST", "/v1/leases", {"services": ["single"], "wait": 0.5})
         assert answer.status == 503
+    pool.await_state(instance["port"], "idle")
     with pool.leased("single", wait=60) as lease:
         assert ask_probe(lease, "echo", "single", text="x") == "x"
 
@@ -315,7 +306,7 @@ BROKEN = {
     "no-service": PROBE | {"code": "class Probe: pass\n"},
     "no-program": WEB | {"command": ["no-such-program", "{port}"]},
     "ends": WEB | {"command": ["sh", "-c", "echo something is wrong; exit 3"]},
-    "deaf": WEB | {"command": ["sleep", "1000"], "readiness": {"timeout": "1s"}},
+    "deaf": WEB | {"command": ["sleep", "1000"], "readiness": {"start": "1s"}},
     "other-port": WEB
     | {
         "command": [
@@ -323,7 +314,7 @@ BROKEN = {
             "-c",
             "import socket, time; s = socket.create_server(('127.0.0.1', 0)); time.sleep(999)",
         ],
-        "readiness": {"timeout": "1s"},
+        "readiness": {"start": "1s"},
     },
 }
 LOGGED = {

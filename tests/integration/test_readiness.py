@@ -40,7 +40,7 @@ def test_a_program_that_notifies_is_ready_only_when_it_says_so(
             "late": {
                 "description": "Listens at once, is ready later.",
                 "command": ["{python}", "-c", LATE, "{host}", "{port}", str(flag)],
-                "readiness": {"kind": "notify", "timeout": "60s"},
+                "readiness": {"kind": "notify", "start": "60s"},
                 "warm": 1,
             }
         },

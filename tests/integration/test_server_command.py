@@ -92,7 +92,7 @@ def works_for_nobody(program: Path, *arguments: str) -> bool:
     return done.returncode == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_everything_and_is_success(new_pool: PoolMaker, number: int) -> None:
     pool = new_pool.start(SMALL)
     pool.lease("probe")

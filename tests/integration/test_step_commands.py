@@ -264,6 +264,30 @@ def test_wrong_usage_is_2_and_told_in_words(
     assert said in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "arguments", "said"),
+    [
+        ("uploader_client", ["127.0.0.1", "1", "gone.zip", "--json"], "does not exist"),
+        ("vendor_client", ["127.0.0.1", "seven", "a.zip", "--json"], "'seven'"),
+        ("downloader_client", ["--json"], "'IP'"),
+        ("socketpool_client", ["127.0.0.1", "1", "a.zip", "--json"], "SERVICES"),
+        ("socketpool_client", ["127.0.0.1", "1", "a.zip", "upload", "--jsno", "--json"], "--jsno"),
+        ("socketpool_client", ["127.0.0.1", "1", "a.zip", "upload", "--json", "-q"], "exclude"),
+    ],
+)
+def test_a_program_is_told_of_wrong_usage_as_an_event(
+    command: str, arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.zip").touch()
+    done = run_tool(command, *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    (told,) = map(json.loads, done.stdout.splitlines())
+    assert (told["event"], told["code"], told["exit_code"]) == ("error", "usage", 2)
+    assert said in told["message"]
+    assert told["message"] in done.stderr
+
+
 def test_a_service_that_can_not_be_imported_ends_the_server_with_its_traceback(
     arrived: Path, tmp_path: Path
 ) -> None:

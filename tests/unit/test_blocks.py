@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import resource
 import socket
 import struct
@@ -62,6 +63,10 @@ class Given:
 
     def segments(self) -> Iterator[bytes]:
         return iter(self._chunks)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def everything(stream: socket.socket) -> bytes:
@@ -190,7 +195,7 @@ def test_a_file_arrives_and_both_sides_know_its_digest(
     )
     assert digest == receiver.result() == hashlib.sha256(data).hexdigest()
     assert (tmp_path / "f").read_bytes() == data
-    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    assert names(tmp_path) == [".f.stored", "f"]
     assert seen == sorted(seen)
     assert not data or seen[-1] == (len(data), len(data))
 
@@ -238,7 +243,7 @@ def test_the_sender_waits_for_the_receipt(pair: Any, tmp_path: Path) -> None:
     """`send_file_block` returns only when the peer says that the file is in its place."""
     ours, theirs = pair
     sender = Aside(send_file_block, ours, Given(3, [b"abc"]))
-    assert theirs.recv(26) == header(Kind.FILE, 3) + bytes(16)
+    assert theirs.recv(26).startswith(header(Kind.FILE, 3))
     theirs.sendall(header(Kind.GO, 0))
     expected = b"abc" + hashlib.sha256(b"abc").digest()
     assert b"".join(theirs.recv(1) for _ in expected) == expected
@@ -451,7 +456,7 @@ def test_a_transfer_cut_anywhere_and_any_number_of_times_ends_with_the_right_fil
         sent_over(transfer, folder / "f", 1 << 30)
     assert transfer.state is TransferState.STORED
     assert (folder / "f").read_bytes() == data
-    assert [p.name for p in folder.iterdir()] == ["f"]
+    assert names(folder) == [".f.stored", "f"]
     assert transfer.sent <= len(data) + len(cuts) * 7_000, "only what was in flight is sent twice"
 
 
@@ -461,7 +466,7 @@ def test_a_partial_file_of_another_transfer_is_never_continued(tmp_path: Path) -
     second = FileTransfer(Given(1000, [b"b" * 1000]), b"2" * 16)
     sent_over(second, tmp_path / "f", 1 << 20)
     assert (tmp_path / "f").read_bytes() == b"b" * 1000
-    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+    assert names(tmp_path) == [".f.stored", "f"]
 
 
 def test_a_partial_file_that_was_damaged_is_found_out_and_thrown_away(tmp_path: Path) -> None:
@@ -517,9 +522,74 @@ def test_a_refusal_that_is_cut_in_its_middle_is_a_cut(pair: Any) -> None:
     assert transfer.state is TransferState.INTERRUPTED
 
 
-def test_a_stored_file_may_be_sent_again(tmp_path: Path) -> None:
-    """Its sender's session was cut after the receipt, so the step is repeated."""
+def stored(tmp_path: Path) -> FileTransfer:
+    """A transfer that has just put ``f`` in place."""
     transfer = FileTransfer(Given(1000, [b"a" * 1000]), b"1" * 16)
-    first = sent_over(transfer, tmp_path / "f", 1 << 20)
-    assert sent_over(transfer, tmp_path / "f", 1 << 20) == first
+    assert sent_over(transfer, tmp_path / "f", 1 << 20) is not None
+    return transfer
+
+
+def test_a_stored_file_that_is_sent_again_does_not_travel_again(tmp_path: Path) -> None:
+    """Its sender's session was cut after the receipt, so the step is repeated."""
+    transfer = stored(tmp_path)
+    before = (tmp_path / "f").stat().st_ino
+    assert sent_over(transfer, tmp_path / "f", 1 << 20) == hashlib.sha256(b"a" * 1000).hexdigest()
     assert transfer.state is TransferState.STORED
+    assert (transfer.confirmed, transfer.sent) == (1000, 1000)
+    assert (tmp_path / "f").stat().st_ino == before
+
+
+def test_a_lost_receipt_costs_no_byte_of_the_file(tmp_path: Path) -> None:
+    """The receiver got everything, digest included, and then the connection ended."""
+    ours, theirs = socket.socketpair()
+    transfer = FileTransfer(Given(1000, [b"a" * 1000]), b"1" * 16)
+    receiver = Aside(write_file_block, theirs, tmp_path / "f", max_size=1000)
+
+    class LosesReceipt(CutAfter):
+        def recv(self, size: int) -> bytes:
+            data = super().recv(size)
+            if data[1:2] == bytes([Kind.RECEIPT]):
+                raise ConnectionResetError(104, "Connection reset by peer")
+            return data
+
+    with ours, theirs, pytest.raises(ConnectionCut):
+        transfer.run(LosesReceipt(ours, 1 << 20))
+    receiver.result()
+    assert transfer.state is TransferState.INTERRUPTED
+    assert sent_over(transfer, tmp_path / "f", 1 << 20) is not None
+    assert transfer.sent == 1000
+
+
+@pytest.mark.parametrize("damage", ["changed", "replaced", "removed", "forgotten"])
+def test_a_file_that_is_no_longer_as_it_was_stored_travels_again(
+    tmp_path: Path, damage: str
+) -> None:
+    transfer = stored(tmp_path)
+    target = tmp_path / "f"
+    match damage:
+        case "changed":
+            target.write_bytes(b"b" * 999)
+        case "replaced":
+            (tmp_path / "g").write_bytes(b"b" * 1000)
+            (tmp_path / "g").replace(target)
+        case "removed":
+            target.unlink()
+        case "forgotten":
+            (tmp_path / ".f.stored").write_bytes(b"")
+    assert sent_over(transfer, target, 1 << 20) is not None
+    assert transfer.sent == 2000
+    assert target.read_bytes() == b"a" * 1000
+
+
+def test_a_stored_file_that_was_damaged_in_secret_is_found_out(tmp_path: Path) -> None:
+    """Same size, same time: the digest tells; the next attempt puts it right."""
+    transfer, target = stored(tmp_path), tmp_path / "f"
+    was = target.stat()
+    with target.open("r+b") as file:
+        file.write(b"x")
+    os.utime(target, ns=(was.st_atime_ns, was.st_mtime_ns))
+    with pytest.raises(FileRefused, match="damaged"):
+        sent_over(transfer, target, 1 << 20)
+    again = FileTransfer(Given(1000, [b"a" * 1000]), b"1" * 16)
+    assert sent_over(again, target, 1 << 20) is not None
+    assert target.read_bytes() == b"a" * 1000

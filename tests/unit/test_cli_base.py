@@ -71,6 +71,31 @@ def test_wrong_usage_is_2(error: Exception, capsys: pytest.CaptureFixture[str]) 
     assert "cmd --help" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "exit_code", "message"),
+    [
+        (TimedOut("what", hint="what next"), "timed-out", 8, "what"),
+        (click.BadParameter("no"), "usage", 2, "no"),
+        (KeyboardInterrupt(), "interrupted", 130, "interrupted"),
+        (ZeroDivisionError("oops"), "unexpected", 1, "bug"),
+    ],
+)
+def test_a_program_that_reads_events_is_told_of_any_failure_too(
+    error: BaseException,
+    code: str,
+    exit_code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert exit_code_of(raising(error), "cmd", events=True) == exit_code
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert set(told) == {"event", "code", "exit_code", "message", "hint"}
+    assert (told["event"], told["code"], told["exit_code"]) == ("error", code, exit_code)
+    assert message in told["message"]
+    assert message in err
+
+
 @pytest.mark.parametrize(("result", "code"), [(None, 0), (0, 0), (1, 1), ("text", 0)])
 def test_what_an_action_returns_is_its_code_if_it_is_one(result: object, code: int) -> None:
     assert exit_code_of(lambda: result, "cmd") == code

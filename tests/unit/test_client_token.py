@@ -87,7 +87,7 @@ def test_the_pool_of_this_account_is_shown_its_token(state: Path, port: int) -> 
     pool_at(state, f"127.0.0.1:{port}")
     assert find("127.0.0.1", port, state) == "local-token-of-the-pool"
     access = find_access("localhost", port, file=None, state_dir=str(state))
-    assert access == ("local-token-of-the-pool", "127.0.0.1"), "and not shown at ::1"
+    assert access[:2] == ("local-token-of-the-pool", "127.0.0.1"), "and not shown at ::1"
 
 
 @pytest.mark.usefixtures("running")
@@ -169,7 +169,11 @@ def test_the_address_is_read_as_it_was_written(state: Path) -> None:
 
 def test_what_answers_but_is_no_pool_is_said_to_be_none(state: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=lambda: [listener.accept()[0].close() for _ in range(2)])
+
+        def hang_up() -> None:
+            listener.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
         thread.start()
         with pytest.raises(PoolUnreachable, match="does not answer as a pool server"):
             find("127.0.0.1", listener.getsockname()[1], state)

@@ -185,8 +185,23 @@ SERVICES = {
     "client without SDK": (svc(client="upload"), ["client", "SDK"]),
     "unknown client": (SDK | {"client": "other"}, ["client", "upload", "vendor", "download"]),
     "readiness of another kind": (
-        svc(readiness={"kind": "http"}),
+        svc(readiness={"kind": "psychic"}),
         ["readiness.kind", "'listen'"],
+    ),
+    "http without a path": (svc(readiness={"kind": "http"}), ["readiness", "path", "/health"]),
+    "a path that is none": (
+        svc(readiness={"kind": "http", "path": "/a b\r\nX: y"}),
+        ["readiness.path", "match"],
+    ),
+    "a path without http": (svc(readiness={"path": "/x"}), ["readiness", "kind: http"]),
+    "exec without a program": (svc(readiness={"kind": "exec"}), ["readiness", "kind: exec"]),
+    "exec with a placeholder unknown": (
+        svc(readiness={"kind": "exec", "exec": ["ping", "{hots}"]}),
+        ["readiness.exec", "{hots}", "{host}"],
+    ),
+    "an SDK service probed by http": (
+        SDK | {"readiness": {"kind": "http", "path": "/"}},
+        ["readiness.kind", "SDK"],
     ),
     "readiness timeout": (svc(readiness={"timeout": 0}), ["readiness.timeout", "greater than 0"]),
     "memory no size": (svc(limits={"memory": "lots"}), ["limits.memory", "512M or 2G"]),

@@ -62,7 +62,7 @@ def ask(
             sent.append(message)
 
         scope = {"type": "http", "path": path, "headers": list(headers)}
-        await Guard(application, TOKEN)(scope, receive, send)  # type: ignore[arg-type]
+        await Guard(application, {TOKEN: "acme"}.get)(scope, receive, send)  # type: ignore[arg-type]
 
     asyncio.run(scenario())
     body = sent[1]["body"]
@@ -84,6 +84,7 @@ def ask(
         [(b"authorization", b"the-token")],
         [(b"authorization", b"\xff\xfe")],
         [*AUTHORISED, (b"authorization", b"Bearer wrong")],
+        [*AUTHORISED, *AUTHORISED],
         [(b"x-authorization", b"Bearer the-token")],
     ],
 )
@@ -156,4 +157,5 @@ def test_problem_details_say_what_who_and_what_next() -> None:
         "detail": "all taken",
         "code": "no-capacity",
         "hint": "wait",
+        "reference": "",
     }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def record(number: int) -> LeaseRecord:
-    return LeaseRecord(f"l{number}", number, "", 60.0, 1e9, (Grant("up", 2000, "up:2000"),))
+    return LeaseRecord(f"l{number}", number, "", "", 60.0, 1e9, (Grant("up", 2000, "up:2000"),))
 
 
 class GatedStore:
@@ -55,9 +55,9 @@ def test_changes_during_a_commit_share_the_next() -> None:
 
     async def scenario() -> None:
         journal = Journal(store)
-        first = asyncio.create_task(journal.write(Save(record(1))))
+        first = asyncio.ensure_future(journal.write(Save(record(1))))
         await started(first)
-        others = [asyncio.create_task(journal.write(Save(record(n)))) for n in range(2, 10)]
+        others = [asyncio.ensure_future(journal.write(Save(record(n)))) for n in range(2, 10)]
         await started(first, *others)
         store.gate.release()
         await first
@@ -76,9 +76,9 @@ def test_a_failed_commit_fails_all_its_writers_and_only_them() -> None:
 
     async def scenario() -> None:
         journal = Journal(store)
-        first = asyncio.create_task(journal.write(Save(record(1))))
+        first = asyncio.ensure_future(journal.write(Save(record(1))))
         await started(first)
-        others = [asyncio.create_task(journal.write(Save(record(n)))) for n in (2, 3)]
+        others = [asyncio.ensure_future(journal.write(Save(record(n)))) for n in (2, 3)]
         await started(*others)
         store.gate.release()
         await first
@@ -119,8 +119,8 @@ def test_a_writer_that_gave_up_does_not_disturb_the_others() -> None:
 
     async def scenario() -> None:
         journal = Journal(store)
-        one = asyncio.create_task(journal.write(Save(record(1))))
-        two = asyncio.create_task(journal.write(Save(record(2))))
+        one = asyncio.ensure_future(journal.write(Save(record(1))))
+        two = asyncio.ensure_future(journal.write(Save(record(2))))
         await started(one, two)
         one.cancel()
         store.gate.release()
@@ -137,7 +137,7 @@ def test_closing_finishes_what_was_given() -> None:
 
     async def scenario() -> None:
         journal = Journal(store)
-        write = asyncio.create_task(journal.write(Save(record(1))))
+        write = asyncio.ensure_future(journal.write(Save(record(1))))
         await started(write)
         store.gate.release()
         await journal.close()

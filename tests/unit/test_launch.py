@@ -7,13 +7,19 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from socketpool.supervision import launch
 from socketpool.supervision.launch import fill
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NOBODY = 65534
 
 SHOW = """
 import json, os, resource, sys, pathlib
@@ -185,3 +191,112 @@ def test_a_program_is_not_started_for_a_supervisord_that_has_ended(
     assert done.returncode == 1
     assert "supervisord has ended" in done.stderr
     assert done.stdout == ""
+
+
+def probe(spec: dict[str, Any], tmp_path: Path, parent: int) -> subprocess.CompletedProcess[str]:
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(spec))
+    return subprocess.run(
+        [sys.executable, "-I", "-S", launch.__file__, path, "2000", str(parent)],
+        env={"PATH": "/usr/bin:/bin"},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+def test_a_probe_is_prepared_as_its_instance_is_and_takes_nothing_from_it(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
+    scratch = tmp_path / "scratch" / "2000"
+    scratch.mkdir(parents=True)
+    (scratch / "kept").write_text("x")
+    spec |= {
+        "probe": ["{python}", "{folder}/show.py", "{port}"],
+        "limits": {"open_files": 77},
+        "environment": {"OURS": "{host}"},
+        "notify": "/not/for/probes",
+    }
+    shown = json.loads(probe(spec, tmp_path, os.getpid()).stdout)
+    assert (shown["argv"], shown["files"], shown["cwd"]) == (["2000"], ["kept"], str(scratch))
+    assert shown["limits"]["NOFILE"] == 77
+    assert shown["env"]["OURS"] == "127.0.0.1"
+    assert "NOTIFY_SOCKET" not in shown["env"]
+    assert shown["no_new_privs"] == "1"
+
+
+def test_a_probe_does_not_outlive_who_asked_for_it(spec: dict[str, Any], tmp_path: Path) -> None:
+    done = probe(spec | {"probe": ["true"]}, tmp_path, parent=1)
+    assert done.returncode != 0
+    assert "has ended" in done.stderr
+
+
+# -- wiping ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree() -> Iterator[Path]:
+    """A folder of an ordinary user, to whom permissions mean something."""
+    root = Path(tempfile.mkdtemp(dir="/tmp"))
+    user, group = os.geteuid(), os.getegid()
+    if user == 0:
+        os.chown(root, NOBODY, NOBODY)
+        os.setegid(NOBODY)
+        os.seteuid(NOBODY)
+    try:
+        (root / "wiped").mkdir()
+        yield root / "wiped"
+    finally:
+        os.seteuid(user)
+        os.setegid(group)
+        launch.wipe(root)
+
+
+def test_a_tree_is_wiped_and_what_its_links_lead_to_is_not(tree: Path) -> None:
+    outside = tree.parent / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("precious")
+    (tree / "sub" / "sub").mkdir(parents=True)
+    (tree / "sub" / "file").touch()
+    (tree / "link").symlink_to(outside)
+    (tree / "sub" / "link").symlink_to(outside / "file")
+    (tree / "hard").hardlink_to(outside / "file")
+    os.mkfifo(tree / "pipe")
+    launch.wipe(tree)
+    assert not tree.exists()
+    assert (outside / "file").read_text() == "precious"
+    link = tree.parent / "to-outside"
+    link.symlink_to(outside)
+    launch.wipe(link)
+    assert sorted(p.name for p in tree.parent.iterdir()) == ["outside"]
+
+
+def test_closed_folders_are_wiped_too(tree: Path) -> None:
+    (tree / "read-only" / "shut").mkdir(parents=True)
+    (tree / "read-only" / "file").touch()
+    (tree / "read-only" / "shut" / "file").touch()
+    for folder, mode in (("read-only/shut", 0), ("read-only", 0o500), ("", 0)):
+        (tree / folder).chmod(mode)
+    launch.wipe(tree)
+    assert not tree.exists()
+
+
+def test_a_tree_deeper_than_any_path_is_wiped(tree: Path) -> None:
+    folder = os.open(tree, os.O_RDONLY)
+    for _ in range(5000):
+        os.mkdir("deeper", dir_fd=folder)
+        below = os.open("deeper", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(folder)
+    launch.wipe(tree)
+    assert not tree.exists()
+
+
+def test_wiping_a_file_or_nothing_is_fine(tree: Path) -> None:
+    (tree / "file").touch()
+    launch.wipe(tree / "file")
+    launch.wipe(tree / "file")
+    assert list(tree.iterdir()) == []

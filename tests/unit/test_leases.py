@@ -11,22 +11,18 @@ import pytest
 
 from socketpool.config.models import LeaseSettings
 from socketpool.config.statedir import StateDir
+from socketpool.core.clients import OPERATOR, Client
 from socketpool.core.lifecycle import InstanceEvent, InstanceState
 from socketpool.core.pool import Pool
 from socketpool.core.ports import PortRange
 from socketpool.core.records import Instance, ServicePlan
-from socketpool.errors import NoCapacity
-from socketpool.rsi import workspace
+from socketpool.errors import NoCapacity, NotAuthorised
+from socketpool.rsi.fence import Fence
 from socketpool.rsi.tokens import LeaseTokens
+from socketpool.server.asking import Ask, KeyReused, NoSuchLease, QuotaExceeded, ServiceUnknown
 from socketpool.server.journal import Journal
-from socketpool.server.leases import (
-    Ask,
-    KeyReused,
-    LeaseKeeper,
-    NoSuchLease,
-    ServiceUnknown,
-    live_leases,
-)
+from socketpool.server.leases import LeaseKeeper
+from socketpool.server.recovery import live_leases, sweep, workspaces_on_disk
 from socketpool.store.contract import StoreError
 from socketpool.store.sqlite import SqliteLeaseStore
 from socketpool.supervision.rpc import ProcessInfo
@@ -63,6 +59,7 @@ class House:
         self.state = StateDir(folder)
         self.state.prepare()
         self.store = GatedStore(self.state.store)
+        self.fence = Fence.create(self.state.fence)
         self.journal = Journal(self.store)
         self.pool = Pool(
             [ServicePlan("up", 1, 4, restart=False), ServicePlan("down", 1, 4, restart=False)],
@@ -75,13 +72,23 @@ class House:
             self.pool,
             self.state,
             self.journal,
+            self.fence,
             LeaseTokens("key"),
             LeaseSettings(),
+            {"small": Client("small", frozenset({"up"}), leases=1, waiting=1, ttl=5)},
             wanted=lambda: None,
+            refusal=self.refusal,
         )
 
-    def ask(self, *services: str, key: str = "", wait: float = 0) -> asyncio.Task[Lease]:
-        ask = Ask(services or ("up",), 60, key, wait)
+    def refusal(self, service: str) -> NoCapacity | None:
+        if service not in self.pool.services:
+            return NoCapacity("was taken out")
+        return NoCapacity("all failed to start") if self.pool.all_failed(service) else None
+
+    def ask(
+        self, *services: str, key: str = "", wait: float = 0, client: str = OPERATOR
+    ) -> asyncio.Task[Lease]:
+        ask = Ask(services or ("up",), 60, key, wait, client)
         return asyncio.create_task(self.keeper.acquire(ask))
 
     def becomes_idle(self) -> None:
@@ -90,8 +97,8 @@ class House:
         self.pool.apply(port, InstanceEvent.READY, 0)
         self.keeper.serve_waiting()
 
-    def workspaces(self) -> list[str]:
-        return [p.name for p in self.state.workspaces.iterdir()]
+    def admits(self, lease: Lease) -> bool:
+        return all(self.fence.admits(g.port, lease.generation) for g in lease.grants)
 
 
 @pytest.fixture
@@ -124,11 +131,12 @@ def test_a_lease_is_in_the_store_before_anybody_hears_of_it(within: Any) -> None
         asked = house.ask()
         await a_moment()
         assert not asked.done()
-        assert house.workspaces() == []
+        (born,) = house.pool.leases.values()
+        assert not house.admits(born)
         house.store.gate.set()
         lease = await asked
         assert [record.id for record in house.store.load()[0]] == [lease.id]
-        assert house.workspaces() == [lease.id]
+        assert house.admits(lease)
 
     within(scenario)
 
@@ -143,13 +151,13 @@ def test_a_lease_that_is_being_granted_can_t_be_seen_or_ended_by_others(within: 
         with pytest.raises(NoSuchLease):
             house.keeper.renew(born)
         with pytest.raises(NoSuchLease):
-            await house.keeper.release(born)
+            house.keeper.release(born)
         house.store.gate.set()
         lease = await asked
         assert house.keeper.live() == [lease]
-        await house.keeper.release(lease.id)
+        house.keeper.release(lease.id)
         assert house.keeper.live() == []
-        assert house.workspaces() == []
+        assert not house.admits(lease)
 
     within(scenario)
 
@@ -177,20 +185,9 @@ def test_a_store_that_fails_grants_nothing_and_takes_nothing(within: Any) -> Non
             await house.ask()
         assert house.pool.leases == {}
         assert house.pool.idle_count("up") == 1
-        assert house.workspaces() == []
+        assert not any(house.fence.admits(2000, generation) for generation in range(1, 9))
         house.store.fails = False
         assert (await house.ask()).grants[0].port == 2000
-
-    within(scenario)
-
-
-def test_a_workspace_that_can_t_be_made_grants_nothing(within: Any) -> None:
-    async def scenario(house: House) -> None:
-        (house.state.workspaces / "1").write_text("in the way")
-        with pytest.raises(StoreError, match="workspace"):
-            await house.ask()
-        assert house.pool.idle_count("up") == 1
-        assert house.store.load()[0] == []
 
     within(scenario)
 
@@ -199,12 +196,13 @@ def test_a_release_that_can_t_be_stored_is_still_a_release(within: Any) -> None:
     async def scenario(house: House) -> None:
         lease = await house.ask()
         house.store.fails = True
-        await house.keeper.release(lease.id)
+        house.keeper.release(lease.id)
+        await a_moment()
         assert house.pool.idle_count("up") == 1
         processes = [ProcessInfo("up", "2000", "RUNNING", 1, "")]
         records, _ = house.store.load()
         assert [record.id for record in records] == [lease.id]
-        assert live_leases(records, processes, house.state) == []
+        assert live_leases(records, processes, house.fence) == []
 
     within(scenario)
 
@@ -274,18 +272,140 @@ def test_an_unknown_service_is_refused_before_anything_else(within: Any) -> None
     within(scenario)
 
 
-def test_after_a_restart_live_leases_are_those_with_workspace_and_instances(within: Any) -> None:
+def test_after_a_restart_live_leases_are_those_the_fence_admits_at_all_instances(
+    within: Any,
+) -> None:
     async def scenario(house: House) -> None:
         house.becomes_idle()
         house.becomes_idle()
-        kept, without_workspace, without_instance = [await house.ask() for _ in range(3)]
-        workspace.discard(house.state.workspaces, house.state.trash, without_workspace.id)
-        (house.state.workspaces / "stray").mkdir()
-        ports = {g.port for lease in (kept, without_workspace) for g in lease.grants}
+        kept, barred, without_instance = [await house.ask() for _ in range(3)]
+        house.fence.bar(grant.port for grant in barred.grants)
+        ports = {g.port for lease in (kept, barred) for g in lease.grants}
         processes = [ProcessInfo("up", str(port), "RUNNING", 1, "") for port in ports]
-        live = live_leases(house.store.load()[0], processes, house.state)
+        live = live_leases(house.store.load()[0], processes, house.fence)
         assert [record.id for record in live] == [kept.id]
-        assert house.workspaces() == [kept.id]
-        assert without_instance.id not in house.workspaces()
+        house.keeper.restore(live, 0)
+        assert house.admits(kept)
+        assert not house.admits(without_instance)
+
+    within(scenario)
+
+
+def test_workspaces_of_ended_leases_are_swept_and_those_of_live_ones_kept(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        lease = await house.ask()
+        for name in (lease.id, "stray"):
+            (house.state.workspaces / name).mkdir()
+        sweep(house.state, workspaces_on_disk(house.state), house.pool.leases.__contains__)
+        assert workspaces_on_disk(house.state) == [lease.id]
+
+    within(scenario)
+
+
+def test_a_client_is_held_to_its_services_quotas_and_time_to_live(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        house.becomes_idle()
+        house.becomes_idle()
+        with pytest.raises(NotAuthorised, match="may not lease 'down'"):
+            await house.ask("down", client="small")
+        lease = await house.ask(client="small")
+        assert lease.ttl == 5
+        with pytest.raises(QuotaExceeded, match="1 leases"):
+            await house.ask(client="small", wait=10)
+        assert (await house.ask()).ttl == 60, "the operator has no quota"
+
+    within(scenario)
+
+
+def test_requests_that_waited_are_held_to_the_quota_too(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        await house.ask()
+        first = house.ask(client="small", wait=10)
+        await a_moment()
+        with pytest.raises(QuotaExceeded, match="waiting"):
+            await house.ask(client="small", wait=10)
+        house.becomes_idle()
+        await first
+        assert len(house.keeper.live("small")) == 1
+
+    within(scenario)
+
+
+def test_a_client_sees_and_ends_only_its_own_leases(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        house.becomes_idle()
+        others, own = await house.ask(), await house.ask(client="small")
+        assert house.keeper.live("small") == [own]
+        for act in (house.keeper.get, house.keeper.renew, house.keeper.release):
+            with pytest.raises(NoSuchLease):
+                act(others.id, "small")
+        house.keeper.release(own.id, "small")
+        assert house.keeper.live() == [others]
+
+    within(scenario)
+
+
+def test_the_same_key_of_two_clients_is_two_keys(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        house.becomes_idle()
+        one, other = await house.ask(key="k"), await house.ask(key="k", client="small")
+        assert one.id != other.id
+
+    within(scenario)
+
+
+def test_a_story_tells_what_was_waited_for_granted_and_how_it_ended(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        first = await house.ask()
+        waiting = house.ask(wait=10)
+        await a_moment()
+        house.keeper.release(first.id)
+        lease = await waiting
+        house.keeper.renew(lease.id)
+        story = house.keeper.stories.find(lease.id)
+        assert story is not None
+        assert (story.ahead, story.lease, story.renewals, story.how) == (0, lease, 1, "")
+        house.keeper.release(lease.id)
+        assert story.how == "release"
+        assert story.ended >= story.decided >= story.asked
+
+    within(scenario)
+
+
+def test_a_refusal_bears_a_reference_to_its_story(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        with pytest.raises(ServiceUnknown) as caught:
+            await house.ask("nope")
+        story = house.keeper.stories.find(caught.value.reference)
+        assert story is not None
+        assert story.refusal == caught.value.message
+
+    within(scenario)
+
+
+def test_a_service_that_has_only_failed_instances_is_not_waited_for(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        house.pool.add(Instance("down", 2005, "down"))
+        waiting = house.ask("down", wait=300)
+        await a_moment()
+        assert not waiting.done()
+        house.pool.apply(2005, InstanceEvent.OVERDUE, 0)
+        house.keeper.serve_waiting()
+        with pytest.raises(NoCapacity, match="failed to start"):
+            await waiting
+        with pytest.raises(NoCapacity, match="failed to start"):
+            await house.ask("down", wait=300)
+
+    within(scenario)
+
+
+def test_a_service_taken_away_while_someone_waits_for_it_is_refused(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        waiting = house.ask("down", wait=300)
+        await a_moment()
+        house.pool.configure([ServicePlan("up", 1, 4, restart=False)])
+        house.keeper.serve_waiting()
+        with pytest.raises(NoCapacity, match="was taken out"):
+            await waiting
 
     within(scenario)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from socketpool.core.lifecycle import (
+    HELD,
     INSTANCE,
     LEASE,
     IllegalTransition,
@@ -31,11 +32,19 @@ STEPS = [
     for state, event in itertools.product(states, events)
 ]
 INSTANCE_TABLE = """\
+registered+spawned=starting registered+drained=stopping
 starting+ready=idle starting+overdue=failed starting+lost=starting
-failed+ready=idle failed+lost=failed
-idle+granted=leased idle+lost=starting
+starting+distrusted=recycling starting+drained=stopping starting+stopped=stopped
+idle+granted=leased idle+lost=starting idle+distrusted=recycling idle+drained=stopping
 leased+returned=idle leased+returned-dirty=recycling leased+lost=leased
-recycling+lost=recycling recycling+restarted=starting
+leased+distrusted=leased leased+drained=draining
+draining+returned=stopping draining+returned-dirty=stopping draining+lost=draining
+draining+distrusted=draining draining+resumed=leased
+recycling+lost=recycling recycling+spawned=starting
+recycling+stopped=stopped recycling+drained=stopping
+failed+ready=idle failed+lost=failed failed+spawned=starting failed+drained=stopping
+stopping+lost=stopping stopping+stopped=stopped stopping+resumed=recycling
+stopped+spawned=starting stopped+resumed=registered stopped+removed=removed
 """
 LEASE_TABLE = "active+renew=active active+release=released active+expire=expired"
 TUNNEL_TABLE = """\
@@ -63,7 +72,7 @@ def test_a_step_is_in_the_table_or_raises(machine: Any, state: Any, event: Any) 
 
 
 @pytest.mark.parametrize(
-    ("machine", "start"), [(INSTANCE, "starting"), (LEASE, "active"), (TUNNEL, "new")]
+    ("machine", "start"), [(INSTANCE, "registered"), (LEASE, "active"), (TUNNEL, "new")]
 )
 def test_every_state_can_be_reached(machine: Machine[Any, Any], start: str) -> None:
     reached = {start}
@@ -77,6 +86,20 @@ def test_no_way_leads_from_a_returned_lease_to_the_next_without_a_check() -> Non
     """What is dirty becomes idle through a restart and a look at its socket only."""
     ways_to_idle = {(s, e) for (s, e), after in INSTANCE.table.items() if after == "idle"}
     assert ways_to_idle == {("starting", "ready"), ("failed", "ready"), ("leased", "returned")}
+
+
+def test_an_instance_that_belongs_to_a_lease_stops_only_after_it() -> None:
+    for state in HELD:
+        ends = {after for (s, e), after in INSTANCE.table.items() if s is state}
+        assert ends.isdisjoint({InstanceState.STOPPED, InstanceState.REMOVED, InstanceState.FAILED})
+        to_stopping = {e for (s, e), after in INSTANCE.table.items() if s is state}
+        assert InstanceEvent.STOPPED not in to_stopping
+
+
+def test_what_is_not_held_and_not_gone_can_be_drained() -> None:
+    gone = {InstanceState.STOPPING, InstanceState.STOPPED, InstanceState.REMOVED}
+    for state in set(InstanceState) - gone - {InstanceState.DRAINING}:
+        assert INSTANCE.allows(state, InstanceEvent.DRAINED), state
 
 
 def test_the_diagram_shows_every_transition() -> None:

@@ -9,8 +9,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from socketpool.core.lifecycle import INSTANCE, InstanceEvent, InstanceState, LeaseEvent
-from socketpool.core.pool import EXITS_BEFORE_FAILED, Exhausted, Pool, UnknownService
+from socketpool.core.clients import OPERATOR
+from socketpool.core.lifecycle import HELD, INSTANCE, InstanceEvent, InstanceState, LeaseEvent
+from socketpool.core.pool import (
+    EXITS_BEFORE_FAILED,
+    REST_SECONDS,
+    STABLE_SECONDS,
+    Exhausted,
+    Pool,
+    UnknownService,
+)
 from socketpool.core.ports import PortRange
 from socketpool.core.records import Grant, Instance, Lease, ServicePlan
 
@@ -54,7 +62,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(service=st.sampled_from(NAMES), wanted=st.integers(0, 5))
     def grow(self, service: str, wanted: int) -> None:
-        for run in self.pool.plan_growth(service, wanted):
+        for run in self.pool.plan_growth(service, wanted, self.now):
             for port in run:
                 self.pool.add(Instance(service, port, service, since=self.now))
 
@@ -66,12 +74,30 @@ class PoolMachine(RuleBasedStateMachine):
             InstanceEvent.READY,
             InstanceEvent.LOST,
             InstanceEvent.OVERDUE,
-            InstanceEvent.RESTARTED,
+            InstanceEvent.SPAWNED,
+            InstanceEvent.DISTRUSTED,
+            InstanceEvent.DRAINED,
+            InstanceEvent.RESUMED,
+            InstanceEvent.STOPPED,
         )
         state = self.pool.instances[port].state
         possible = [e for e in outside if INSTANCE.allows(state, e)]
         if possible:
             self.pool.apply(port, data.draw(st.sampled_from(possible)), self.now)
+
+    @precondition(lambda self: self.stopped())
+    @rule(data=st.data())
+    def a_stopped_instance_is_removed(self, data: st.DataObject) -> None:
+        port = data.draw(st.sampled_from(self.stopped()))
+        service = self.pool.instances[port].service
+        self.pool.remove(port, self.now)
+        for other in set(NAMES) - {service}:
+            runs = self.pool.plan_growth(other, 100, self.now + REST_SECONDS - 1)
+            assert not any(port in run for run in runs), "its port rests"
+
+    def stopped(self) -> list[int]:
+        stopped = InstanceState.STOPPED
+        return sorted(p for p, i in self.pool.instances.items() if i.state is stopped)
 
     @rule(
         names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True),
@@ -79,7 +105,7 @@ class PoolMachine(RuleBasedStateMachine):
         key=st.sampled_from(["", "", "a", "b", "c"]),
     )
     def ask_for_a_lease(self, names: list[str], ttl: float, key: str) -> None:
-        known = self.pool.find(key)
+        known = self.pool.find(OPERATOR, key)
         before = (dict(self.pool.instances), dict(self.pool.leases), self.pool.generation)
         lacking = [name for name in names if not self.pool.idle_count(name)]
         if lacking and known is None:
@@ -125,15 +151,18 @@ class PoolMachine(RuleBasedStateMachine):
         for grant in lease.grants:
             must_restart = grant.service == "web" or before[grant.port].dirty
             wanted = InstanceState.RECYCLING if must_restart else InstanceState.IDLE
+            if before[grant.port].state is InstanceState.DRAINING:
+                wanted = InstanceState.STOPPING
             assert self.pool.instances[grant.port].state is wanted
         if lease.key:
-            assert self.pool.find(lease.key) is None
+            assert self.pool.find(OPERATOR, lease.key) is None
 
     @invariant()
     def an_instance_is_leased_exactly_when_one_lease_has_it(self) -> None:
         held = [g.port for lease in self.pool.leases.values() for g in lease.grants]
-        leased = [p for p, i in self.pool.instances.items() if i.state is InstanceState.LEASED]
+        leased = [p for p, i in self.pool.instances.items() if i.state in HELD]
         assert sorted(held) == sorted(leased)
+        assert sum(self.pool.held.values()) == len(leased)
 
     @invariant()
     def idle_counts_are_those_of_the_states(self) -> None:
@@ -158,7 +187,7 @@ class PoolMachine(RuleBasedStateMachine):
         keys = [lease.key for lease in self.pool.leases.values() if lease.key]
         assert len(keys) == len(set(keys))
         for lease in self.pool.leases.values():
-            assert not lease.key or self.pool.find(lease.key) is lease
+            assert not lease.key or self.pool.find(OPERATOR, lease.key) is lease
 
 
 TestPoolMachine = PoolMachine.TestCase
@@ -209,10 +238,10 @@ def test_after_a_key_s_lease_ended_the_key_gets_a_new_one() -> None:
 
 def test_leases_without_a_key_have_nothing_to_do_with_each_other() -> None:
     pool = pool_with(up=2)
-    assert pool.find("") is None
+    assert pool.find(OPERATOR, "") is None
     first, second = (pool.grant(["up"], ttl=1, key="", now=0) for _ in range(2))
     assert first.id != second.id
-    assert pool.find("") is None
+    assert pool.find(OPERATOR, "") is None
 
 
 @pytest.mark.parametrize("what", ["renew", "end"])
@@ -240,8 +269,8 @@ def test_two_instances_can_t_have_one_port() -> None:
 
 def test_growth_avoids_ports_that_others_hold_and_stops_at_the_maximum() -> None:
     pool = pool_with(up=1)
-    assert pool.plan_growth("up", 5, busy={2002}) == [range(2001, 2002), range(2003, 2004)]
-    assert pool.plan_growth("web", 5, busy=set(range(2000, 2007))) == [range(2007, 2008)]
+    assert pool.plan_growth("up", 5, 0, busy={2002}) == [range(2001, 2002), range(2003, 2004)]
+    assert pool.plan_growth("web", 5, 0, busy=set(range(2000, 2007))) == [range(2007, 2008)]
 
 
 def test_an_instance_is_overdue_after_its_start_limit_or_too_many_exits() -> None:
@@ -255,11 +284,112 @@ def test_an_instance_is_overdue_after_its_start_limit_or_too_many_exits() -> Non
     assert [i.port for i in pool.overdue(11.0)] == [2001]
 
 
-def test_becoming_ready_forgives_earlier_exits() -> None:
+def up_again(pool: Pool, port: int, now: float) -> Instance:
+    pool.apply(port, InstanceEvent.LOST, now)
+    return pool.apply(port, InstanceEvent.READY, now)
+
+
+def test_exits_of_one_that_is_ready_in_between_count_until_it_stays_up() -> None:
+    pool = pool_with(up=1)
+    for count in range(1, EXITS_BEFORE_FAILED):
+        assert up_again(pool, 2000, 100.0).exits == count
+    pool.apply(2000, InstanceEvent.LOST, 101.0)
+    assert [i.port for i in pool.overdue(101.0)] == [2000]
+
+
+def test_a_long_time_up_forgives_earlier_exits_and_failures() -> None:
+    pool = pool_with(up=1)
+    pool.apply(2000, InstanceEvent.LOST, 0)
+    pool.fail(2000, 50.0, 1.0)
+    pool.apply(2000, InstanceEvent.READY, 2.0)
+    assert (pool.instances[2000].exits, pool.instances[2000].failures) == (1, 1)
+    lost = pool.apply(2000, InstanceEvent.LOST, 2.0 + STABLE_SECONDS)
+    assert (lost.exits, lost.failures) == (1, 0)
+
+
+def test_what_failed_is_tried_again_with_a_clean_count() -> None:
     pool = new_pool()
     pool.add(Instance("up", 2000, "up"))
-    pool.apply(2000, InstanceEvent.LOST, 1)
-    assert pool.apply(2000, InstanceEvent.READY, 2).exits == 0
+    for _ in range(EXITS_BEFORE_FAILED):
+        pool.apply(2000, InstanceEvent.LOST, 1.0)
+    failed = pool.fail(2000, 9.0, 2.0)
+    assert (failed.state, failed.failures, failed.retry_at) == (InstanceState.FAILED, 1, 9.0)
+    again = pool.apply(2000, InstanceEvent.SPAWNED, 9.0)
+    assert (again.state, again.exits, again.failures) == (InstanceState.STARTING, 0, 1)
+    assert pool.overdue(9.0) == []
+
+
+def test_failed_ones_don_t_count_but_what_never_works_is_not_multiplied() -> None:
+    pool = pool_with(down=2)
+    assert pool.missing("down", 0, 0) == 0
+    failing(pool, 2000)
+    assert pool.missing("down", 0, 0) == 1
+    failing(pool, 2001)
+    assert pool.missing("down", 0, 0) == 1, "one more, on another port"
+    pool.add(Instance("down", 2005, "down.2", InstanceState.FAILED))
+    assert pool.missing("down", 3, 0) == 0
+    pool.apply(2005, InstanceEvent.READY, 0)
+    assert pool.missing("down", 3, 0) == 4
+
+
+def failing(pool: Pool, port: int) -> None:
+    pool.apply(port, InstanceEvent.LOST, 0)
+    pool.fail(port, 1.0, 0)
+
+
+def test_a_service_has_failed_while_its_only_instance_is_tried_again() -> None:
+    pool = pool_with(up=1)
+    assert not pool.all_failed("up")
+    assert not pool.all_failed("web"), "it has none yet"
+    failing(pool, 2000)
+    assert pool.all_failed("up")
+    pool.apply(2000, InstanceEvent.SPAWNED, 1)
+    assert pool.all_failed("up")
+    pool.apply(2000, InstanceEvent.READY, 1)
+    assert not pool.all_failed("up")
+
+
+def test_a_port_that_was_given_up_rests_but_not_for_the_service_that_had_it() -> None:
+    pool = pool_with(up=1)
+    pool.apply(2000, InstanceEvent.DRAINED, 0)
+    pool.apply(2000, InstanceEvent.STOPPED, 0)
+    pool.remove(2000, 10.0)
+    assert pool.plan_growth("web", 1, 10.0) == [range(2001, 2002)]
+    assert pool.plan_growth("up", 1, 10.0) == [range(2000, 2001)]
+    assert pool.plan_growth("web", 1, 10.0 + REST_SECONDS) == [range(2000, 2001)]
+
+
+def test_a_leased_instance_that_is_drained_serves_to_the_end_and_stops() -> None:
+    pool = pool_with(up=1)
+    lease = pool.grant(["up"], ttl=1, key="", now=0)
+    assert pool.apply(2000, InstanceEvent.DRAINED, 0).state is InstanceState.DRAINING
+    assert pool.renew(lease.id, 0.5)
+    pool.end(lease.id, LeaseEvent.RELEASE, 1)
+    assert pool.instances[2000].state is InstanceState.STOPPING
+    with pytest.raises(Exhausted):
+        pool.grant(["up"], ttl=1, key="", now=1)
+
+
+def test_a_leased_instance_that_does_not_answer_is_restarted_before_the_next_lease() -> None:
+    pool = pool_with(up=1)
+    lease = pool.grant(["up"], ttl=1, key="", now=0)
+    pool.apply(2000, InstanceEvent.DISTRUSTED, 0)
+    pool.end(lease.id, LeaseEvent.RELEASE, 1)
+    assert pool.instances[2000].state is InstanceState.RECYCLING
+
+
+def test_a_service_that_is_taken_away_is_not_granted_and_its_leases_end_in_order() -> None:
+    pool = pool_with(up=1, web=1)
+    lease = pool.grant(["web"], ttl=1, key="", now=0)
+    pool.configure(SERVICES[:1])
+    with pytest.raises(UnknownService):
+        pool.grant(["web"], ttl=1, key="", now=0)
+    pool.end(lease.id, LeaseEvent.RELEASE, 1)
+    assert pool.instances[2001].state is InstanceState.RECYCLING
+    pool.configure(SERVICES)
+    pool.apply(2001, InstanceEvent.SPAWNED, 2)
+    pool.apply(2001, InstanceEvent.READY, 2)
+    assert pool.grant(["web"], ttl=1, key="", now=3)
 
 
 def test_an_instance_that_died_while_leased_is_restarted_before_the_next_lease() -> None:

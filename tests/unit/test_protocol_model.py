@@ -169,6 +169,11 @@ class Model(RuleBasedStateMachine):
     def parts(self) -> list[Path]:
         return list(self.folder.glob(".*.part"))
 
+    def is_noted(self, sending: Sending) -> bool:
+        """Whether the file in place is known to be from this transfer."""
+        note = self.folder / ".incoming.zip.stored"
+        return note.exists() and note.read_text("latin-1").startswith(sending.identity.hex())
+
     def session(self, client: Any, ours: Fault, theirs: Fault) -> tuple[Any, Any]:
         """What a client and the service make of one connection."""
         near, far = socket.socketpair()
@@ -244,7 +249,9 @@ class Model(RuleBasedStateMachine):
             await_event(stream, "done")
             return digests[0]
 
-        old = transfer.state
+        old, sent = transfer.state, transfer.sent
+        undamaged = ours.flip is None and theirs.flip is None
+        in_place = undamaged and self.is_noted(sending)
         told, made = self.session(client, ours, theirs)
         if digests:
             assert transfer.state is TransferState.STORED
@@ -256,6 +263,8 @@ class Model(RuleBasedStateMachine):
             assert transfer.state in {TransferState.INTERRUPTED, old}
         elif isinstance(told, ProtocolError):
             assert ours.flip is not None or theirs.flip is not None or made is not None
+        if in_place:
+            assert transfer.sent == sent, "what was in place travelled again"
         if ours == theirs == Fault() and len(sending.data) == sending.promised <= MAX_SIZE:
             # Nothing happened to this one; at worst a damaged beginning was found out.
             assert digests or isinstance(told, FileRefused | TimedOut), told
@@ -299,6 +308,10 @@ class Model(RuleBasedStateMachine):
         for part in self.parts():
             part.write_bytes(data)
 
+    @rule(data=st.binary(max_size=100))
+    def damage_the_note(self, data: bytes) -> None:
+        (self.folder / ".incoming.zip.stored").write_bytes(data)
+
     # -- what always holds ---------------------------------------------------------------------
 
     @invariant()
@@ -309,7 +322,7 @@ class Model(RuleBasedStateMachine):
     def at_most_one_unfinished_file_is_beside_it(self) -> None:
         assert len(self.parts()) <= 1
         others = {p.name for p in self.folder.iterdir()} - {p.name for p in self.parts()}
-        assert others <= {"incoming.zip", "lock"}
+        assert others <= {"incoming.zip", ".incoming.zip.stored", "lock"}
 
 
 TestProtocol = Model.TestCase

@@ -33,7 +33,7 @@ class Shop:
             self.served.append(number)
             return Lease(str(number), number, (), 1, 1, 1)
 
-        waiter = Waiter(wants, grant, self.loop.create_future())
+        waiter = Waiter(wants, "", grant, self.loop.create_future())
         self.queue.join(waiter)
         return waiter
 
@@ -107,7 +107,7 @@ def test_the_lease_reaches_who_waited(shop: Shop) -> None:
 def test_a_place_tells_how_many_are_before(shop: Shop) -> None:
     shop.customer(0, "a")
     shop.customer(1, "b")
-    waiter = Waiter(("a",), lambda: Lease("x", 1, (), 1, 1, 1), shop.loop.create_future())
+    waiter = Waiter(("a",), "", lambda: Lease("x", 1, (), 1, 1, 1), shop.loop.create_future())
     assert shop.queue.join(waiter) == 2
 
 

@@ -35,20 +35,10 @@ def test_json_tells_every_event_as_an_object_on_a_line(capsys: pytest.CaptureFix
     reporter.progress(5, 5, "")
     reporter.step_done()
     reporter.summary(SUMMARY)
-    reporter.error("archive", 6, "damaged", "send it again")
     events = told(capsys)
-    assert [e["event"] for e in events] == [
-        *("step", "note", "progress", "step-done", "summary", "error")
-    ]
+    assert [e["event"] for e in events] == [*("step", "note", "progress", "step-done", "summary")]
     assert events[0]["address"] == "127.0.0.1:21000"
     assert events[4]["kept"] == 2
-    assert events[5] == {
-        "event": "error",
-        "code": "archive",
-        "exit_code": 6,
-        "message": "damaged",
-        "hint": "send it again",
-    }
 
 
 def test_json_tells_of_progress_four_times_a_second_at_most_and_of_the_end(

@@ -9,10 +9,9 @@ import pytest
 
 from socketpool.archive.writer import Entry, write_archive
 from socketpool.errors import ServiceFailed, TimedOut
-from socketpool.rsi import ServiceServer, VendorServer, workspace
+from socketpool.rsi import ServiceServer, VendorServer
 from socketpool.rsi.service import SessionLimits
 from socketpool.rsi.session import await_event, send_event
-from socketpool.rsi.tokens import LeaseClaim
 from socketpool.rsi.workspace import Workspace, WorkspaceLock
 
 if TYPE_CHECKING:
@@ -22,8 +21,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def here(tmp_path: Path) -> Workspace:
-    workspace.create(tmp_path, LeaseClaim("abc", 1), [2000])
-    return workspace.enter(tmp_path, LeaseClaim("abc", 1), 2000)
+    root = tmp_path / "abc"
+    root.mkdir()
+    return Workspace(root, 2000)
 
 
 @pytest.fixture

@@ -28,7 +28,9 @@ def test_a_range_alone_gives_the_shipped_catalogue() -> None:
 def test_an_empty_file_has_the_documented_defaults(tmp_path: Path) -> None:
     (tmp_path / "pool.yml").write_text("")
     settings = load_settings(str(tmp_path / "pool.yml"), ephemeral=None)
-    assert settings == load_settings("21000-21499", ephemeral=None)
+    by_range = load_settings("21000-21499", ephemeral=None)
+    assert settings.source != by_range.source
+    assert settings == by_range.model_copy(update={"source": settings.source})
 
 
 def test_the_file_of_the_documentation_works(tmp_path: Path) -> None:
@@ -74,7 +76,7 @@ def test_an_override_changes_what_it_names_and_nothing_else(tmp_path: Path) -> N
         "description": "x",
         "command": ["a"],
         "limits": {"session_time": "5s", "memory": "1G"},
-        "readiness": {"timeout": "3s"},
+        "readiness": {"start": "3s"},
     }
     (folder / "service.yml").write_text(yaml.safe_dump(service))
     (tmp_path / "pool.yml").write_text(
@@ -82,7 +84,7 @@ def test_an_override_changes_what_it_names_and_nothing_else(tmp_path: Path) -> N
     )
     one = load_settings(str(tmp_path / "pool.yml"), ephemeral=None).services["one"]
     assert (one.max, one.limits.memory) == (9, 2 << 30)
-    assert (one.warm, one.limits.session_time, one.readiness.timeout) == (1, 5, 3)
+    assert (one.warm, one.limits.session_time, one.readiness.start) == (1, 5, 3)
 
 
 def test_settings_survive_the_way_to_the_pool_server(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 GRANTS = (Grant("up", 2000, "up:2000"), Grant("web", 2001, "web.2:2001"))
-FIRST = LeaseRecord("a", 1, "key '; DROP TABLE lease; --", 60.5, 1e9, GRANTS)
-SECOND = LeaseRecord("b", 2, "", 1.0, 1e9 + 1, GRANTS[:1])
+FIRST = LeaseRecord("a", 1, "acme", "key '; DROP TABLE lease; --", 60.5, 1e9, GRANTS)
+SECOND = LeaseRecord("b", 2, "", "", 1.0, 1e9 + 1, GRANTS[:1])
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_what_was_saved_is_there_after_a_crash(path: Path) -> None:
         "import os, sys, pathlib; from socketpool.store.sqlite import SqliteLeaseStore as S;"
         "from socketpool.store.contract import *; from socketpool.core.records import Grant;"
         "s = S(pathlib.Path(sys.argv[1]));"
-        "s.commit([Save(LeaseRecord('a', 5, '', 1.0, 1.0, (Grant('up', 1, 'up:1'),)))]);"
+        "s.commit([Save(LeaseRecord('a', 5, '', '', 1.0, 1.0, (Grant('up', 1, 'up:1'),)))]);"
         "os._exit(0)"
     )
     subprocess.run([sys.executable, "-c", code, path], check=True)
@@ -155,18 +155,19 @@ from socketpool.core.records import Grant
 from socketpool.store.contract import LeaseRecord, Save, StoreError
 from socketpool.store.sqlite import SqliteLeaseStore
 store = SqliteLeaseStore(pathlib.Path(sys.argv[1]))
-store.commit([Save(LeaseRecord("kept", 1, "", 1.0, 1.0, (Grant("up", 1, "up:1"),)))])
+store.commit([Save(LeaseRecord("kept", 1, "", "", 1.0, 1.0, (Grant("up", 1, "up:1"),)))])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, resource.RLIM_INFINITY))
 try:
-    store.commit([Save(LeaseRecord(f"l{n}", n, "k" * 500, 1.0, 1.0, ())) for n in range(2, 999)])
+    key = "k" * 500
+    store.commit([Save(LeaseRecord(f"l{n}", n, "", key, 1.0, 1.0, ())) for n in range(2, 999)])
 except StoreError as error:
     assert error.hint
 else:
     sys.exit("a commit beyond the limit succeeded")
 assert [r.id for r in store.load()[0]] == ["kept"]
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-store.commit([Save(LeaseRecord("later", 2, "", 1.0, 1.0, ()))])
+store.commit([Save(LeaseRecord("later", 2, "", "", 1.0, 1.0, ()))])
 """
     subprocess.run([sys.executable, "-c", code, path], check=True)
     assert [r.id for r in reload(path)[0]] == ["kept", "later"]

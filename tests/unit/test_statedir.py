@@ -92,7 +92,7 @@ def test_everything_in_it_is_private(tmp_path: Path) -> None:
     state = StateDir(tmp_path / "deep" / "s")
     state.prepare()
     folders = [state.root, *(path for path in state.root.iterdir() if path.is_dir())]
-    assert len(folders) == 7
+    assert len(folders) == 8
     assert {f.stat().st_mode & 0o777 for f in folders} == {0o700}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from waiting import eventually
 
-from socketpool.errors import NotAuthorised, TimedOut
+from socketpool.errors import NotAuthorised, ServiceFailed, TimedOut
 from socketpool.rsi import workspace
+from socketpool.rsi.fence import Fence, Tenure
 from socketpool.rsi.tokens import LeaseClaim
 from socketpool.rsi.workspace import Workspace, WorkspaceLock
 
@@ -25,15 +25,18 @@ CLAIM = LeaseClaim("abc123", 7)
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "workspaces").mkdir()
     (tmp_path / "trash").mkdir()
-    workspace.create(tmp_path / "workspaces", CLAIM, [2000, 2001])
+    Fence.create(tmp_path / "fence").admit([2000, 2001], CLAIM.generation)
     return tmp_path
 
 
+def enter(folder: Path, claim: LeaseClaim = CLAIM, port: int = 2000) -> Workspace:
+    tenure = Tenure(Fence.open(folder / "fence"), port, claim.generation)
+    return workspace.enter(folder / "workspaces", claim, tenure)
+
+
 def test_each_port_of_the_lease_enters_the_same_private_directory(folder: Path) -> None:
-    one = workspace.enter(folder / "workspaces", CLAIM, 2000)
-    other = workspace.enter(folder / "workspaces", CLAIM, 2001)
+    one, other = enter(folder), enter(folder, port=2001)
     assert one == other
-    assert one.alive
     assert one.root.stat().st_mode & 0o777 == 0o700
 
 
@@ -43,7 +46,6 @@ def test_each_port_of_the_lease_enters_the_same_private_directory(folder: Path) 
         (CLAIM, 2002),
         (CLAIM._replace(generation=6), 2000),
         (CLAIM._replace(generation=8), 2000),
-        (CLAIM._replace(lease="other"), 2000),
         (CLAIM._replace(lease=""), 2000),
         (CLAIM._replace(lease=".."), 2000),
         (CLAIM._replace(lease="../workspaces/abc123"), 2000),
@@ -56,42 +58,52 @@ def test_each_port_of_the_lease_enters_the_same_private_directory(folder: Path) 
 )
 def test_nobody_else_enters(folder: Path, claim: LeaseClaim, port: int) -> None:
     with pytest.raises(NotAuthorised, match="ended or is not for this service"):
-        workspace.enter(folder / "workspaces", claim, port)
+        enter(folder, claim, port)
+    assert list((folder / "workspaces").iterdir()) == []
 
 
-@pytest.mark.parametrize("record", [b"", b"{", b"\xff"])
-def test_a_damaged_record_lets_nobody_in(folder: Path, record: bytes) -> None:
-    (folder / "workspaces" / "abc123" / "lease.json").write_bytes(record)
-    with pytest.raises(NotAuthorised):
-        workspace.enter(folder / "workspaces", CLAIM, 2000)
-
-
-def test_a_discarded_workspace_ends_at_once(folder: Path) -> None:
-    entered = workspace.enter(folder / "workspaces", CLAIM, 2000)
+def test_a_workspace_ends_with_the_lease(folder: Path) -> None:
+    entered = enter(folder)
     entered.incoming.write_bytes(b"data")
+    Fence.create(folder / "fence").bar([2000, 2001])
     workspace.discard(folder / "workspaces", folder / "trash", "abc123")
-    assert not entered.alive
     assert list((folder / "workspaces").iterdir()) == []
     assert len(list((folder / "trash").iterdir())) == 1
     with pytest.raises(NotAuthorised):
-        workspace.enter(folder / "workspaces", CLAIM, 2000)
+        enter(folder)
+
+
+def test_a_lease_that_ends_while_its_workspace_is_made_leaves_none(folder: Path) -> None:
+    class Ending(Fence):
+        """Bars everybody after the first look."""
+
+        looks = 0
+
+        def admits(self, port: int, generation: int) -> bool:
+            self.looks += 1
+            return super().admits(port, generation) and self.looks == 1
+
+    tenure = Tenure(Ending.open(folder / "fence"), 2000, CLAIM.generation)
+    with pytest.raises(NotAuthorised):
+        workspace.enter(folder / "workspaces", CLAIM, tenure)
+    assert list((folder / "workspaces").iterdir()) == []
+
+
+def test_a_disk_without_room_is_a_failure_of_the_service(folder: Path) -> None:
+    (folder / "workspaces" / "abc123").write_text("in the way")
+    with pytest.raises(ServiceFailed, match="workspace"):
+        enter(folder)
 
 
 def test_discarding_twice_or_what_never_was_is_fine(folder: Path) -> None:
+    enter(folder)
     for lease_id in ("abc123", "abc123", "never"):
         workspace.discard(folder / "workspaces", folder / "trash", lease_id)
     assert list((folder / "workspaces").iterdir()) == []
 
 
-def test_two_leases_of_one_id_are_a_bug_that_shows(folder: Path) -> None:
-    with pytest.raises(FileExistsError):
-        workspace.create(folder / "workspaces", CLAIM, [2000])
-    record = json.loads((folder / "workspaces" / "abc123" / "lease.json").read_text())
-    assert record["ports"] == [2000, 2001]
-
-
 def test_the_lock_keeps_others_out_until_it_is_given_back(folder: Path) -> None:
-    here = Workspace(folder / "workspaces" / "abc123")
+    here = enter(folder)
     one, other = WorkspaceLock(here, patience=0.1), WorkspaceLock(here, patience=0.1)
     with one.locked():
         with pytest.raises(TimedOut, match="still at work"):
@@ -104,14 +116,14 @@ def test_the_lock_keeps_others_out_until_it_is_given_back(folder: Path) -> None:
 
 
 def test_a_step_that_begins_as_its_lease_ends_is_told_so(folder: Path) -> None:
-    entered = workspace.enter(folder / "workspaces", CLAIM, 2000)
+    entered = enter(folder)
     workspace.discard(folder / "workspaces", folder / "trash", "abc123")
     with pytest.raises(NotAuthorised, match="lease has ended"):
         WorkspaceLock(entered, patience=0).lock()
 
 
 def test_the_lock_is_given_back_when_the_work_fails(folder: Path) -> None:
-    lock = WorkspaceLock(Workspace(folder / "workspaces" / "abc123"), patience=0.1)
+    lock = WorkspaceLock(enter(folder), patience=0.1)
     with pytest.raises(ZeroDivisionError), lock.locked():
         raise ZeroDivisionError
     with lock.locked():
@@ -119,7 +131,7 @@ def test_the_lock_is_given_back_when_the_work_fails(folder: Path) -> None:
 
 
 def test_the_lock_ends_with_the_process_that_holds_it(folder: Path) -> None:
-    root = folder / "workspaces" / "abc123"
+    root = enter(folder).root
     code = (
         "import pathlib, sys, time; from socketpool.rsi.workspace import *;"
         "WorkspaceLock(Workspace(pathlib.Path(sys.argv[1])), patience=1).lock();"

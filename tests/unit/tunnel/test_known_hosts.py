@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from socketpool.errors import ConfigError
+from socketpool.tunnel.errors import HostKeyRefused
 from socketpool.tunnel.hostkeys import (
     MAX_FILE_BYTES,
     HostKey,
@@ -92,7 +93,9 @@ def test_a_revoked_key_stays_revoked_wherever_else_it_is_known(tmp_path: Path) -
 def test_a_certificate_authority_s_key_is_nobody_s_host_key(tmp_path: Path) -> None:
     hosts = known(tmp_path, line("*", KEY, "@cert-authority"))
     assert hosts.judge("acme", KEY)[0] is Verdict.UNKNOWN
-    assert hosts.has_authority("acme")
+    with pytest.raises(HostKeyRefused, match="not known by itself") as caught:
+        check_host_key(hosts, "acme", KEY, paths=[tmp_path], accept_new=True, hashed=False)
+    assert "@cert-authority" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,21 @@
+"""How long to wait before what failed is tried again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+JITTER = 0.2
+"""The share of a delay that is left to chance, so that what failed together is not retried so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Delays in seconds that double from ``first`` up to ``most``."""
+
+    first: float
+    most: float
+
+    def delay(self, failures: int, chance: float) -> float:
+        """The delay after so many failures in a row; ``chance`` is a random number in [0, 1)."""
+        doublings = min(failures - 1, 32)  # beyond any most, and no float overflows
+        return min(self.most, self.first * 2.0**doublings) * (1 - JITTER * chance)

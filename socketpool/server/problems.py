@@ -1,0 +1,75 @@
+"""Errors as answers: problem details (RFC 9457) with the status that fits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from fastapi import Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from socketpool.errors import ConfigError, NoCapacity, SocketpoolError, UsageError
+from socketpool.server.asking import (
+    KeyReused,
+    NoSuchLease,
+    QuotaExceeded,
+    ServiceForbidden,
+    ServiceUnknown,
+)
+from socketpool.server.drains import NoSuchTarget
+from socketpool.server.guard import problem
+from socketpool.server.operations import OperatorOnly
+from socketpool.store.contract import StoreError
+
+if TYPE_CHECKING:
+    from fastapi import Request
+
+STATUS: dict[type[SocketpoolError], int] = {
+    ServiceForbidden: 403,
+    OperatorOnly: 403,
+    ServiceUnknown: 404,
+    NoSuchLease: 404,
+    NoSuchTarget: 404,
+    KeyReused: 409,
+    UsageError: 422,
+    ConfigError: 422,
+    QuotaExceeded: 429,
+    NoCapacity: 503,
+    StoreError: 503,
+}
+
+RETRY_AFTER_SECONDS = 5
+
+
+async def _on_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, SocketpoolError)  # noqa: S101 - how it is registered
+    status = next((s for cls, s in STATUS.items() if isinstance(error, cls)), 500)
+    return _problem_response(status, error)
+
+
+async def _on_invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - how it is registered
+    sentences = []
+    for detail in error.errors()[:5]:
+        where = ".".join(str(part) for part in detail["loc"] if part != "body")
+        sentences.append(f"{where}: {detail['msg'].removeprefix('Value error, ')}")
+    return _problem_response(422, UsageError("; ".join(sentences)))
+
+
+async def _on_http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - how it is registered
+    response = _problem_response(error.status_code, UsageError(str(error.detail)))
+    response.headers.update(error.headers or {})
+    return response
+
+
+ON_ERROR: Final = {
+    SocketpoolError: _on_error,
+    RequestValidationError: _on_invalid,
+    HTTPException: _on_http_error,
+}
+
+
+def _problem_response(status: int, error: SocketpoolError) -> Response:
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status in {429, 503} else None
+    return Response(problem(status, error), status, headers, media_type="application/problem+json")

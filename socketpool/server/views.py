@@ -1,0 +1,88 @@
+"""What the API shows of leases and of their stories."""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from socketpool.config.fields import DEFAULT_URL, EVERYWHERE
+from socketpool.core.clients import OPERATOR
+from socketpool.server.asking import NoSuchLease
+from socketpool.server.schema import LeasedService, StoryView
+
+if TYPE_CHECKING:
+    from fastapi import Request
+
+    from socketpool.core.records import Grant, Lease
+    from socketpool.server.keeper import Keeper
+    from socketpool.server.stories import Story
+
+
+def lease_facts(keeper: Keeper, lease: Lease, host: str) -> dict[str, Any]:
+    """The fields of a `LeaseView`."""
+    return {
+        "lease": lease.id,
+        "ttl": lease.ttl,
+        "expires_in": keeper.seconds_left(lease),
+        "created": keeper.leases.created(lease),
+        "services": [_leased(keeper, grant, host) for grant in lease.grants],
+    }
+
+
+def _leased(keeper: Keeper, grant: Grant, host: str) -> LeasedService:
+    known = keeper.settings.services.get(grant.service)  # a reload may have taken it away
+    return LeasedService(
+        service=grant.service,
+        host=host,
+        port=grant.port,
+        instance=grant.instance,
+        client=None if known is None else known.client,
+        url=DEFAULT_URL if known is None else known.url,
+    )
+
+
+def story_view(story: Story | None, client: str) -> StoryView:
+    """The story as far as it is the client's; raises :class:`NoSuchLease`."""
+    if story is None or client not in {OPERATOR, story.ask.client}:
+        raise NoSuchLease(
+            "nothing is known of that lease or refusal, or not any more",
+            hint="the pool server remembers the latest; its log goes further back",
+        )
+    lease = story.lease
+    return StoryView(
+        client=story.ask.client,
+        services=list(story.ask.services),
+        ttl=story.ask.ttl if lease is None else lease.ttl,
+        wait=story.ask.wait,
+        asked=story.asked,
+        ahead=story.ahead,
+        decided=story.decided,
+        refusal=story.refusal,
+        lease=None if lease is None else lease.id,
+        generation=None if lease is None else lease.generation,
+        instances=[] if lease is None else [grant.instance for grant in lease.grants],
+        renewals=story.renewals,
+        ended=story.ended or None,
+        how=story.how,
+    )
+
+
+@lru_cache(maxsize=64)
+def _plain(host: str) -> str:
+    """An address as users write it."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
+
+
+def services_host(keeper: Keeper, request: Request) -> str:
+    """Where the services of a lease are for this client."""
+    configured = keeper.settings.services_host
+    if configured in {keeper.settings.listen.host, *EVERYWHERE}:
+        server = request.scope.get("server") or ("127.0.0.1", 0)
+        return _plain(str(server[0]))  # the address at which the client reached us
+    return configured

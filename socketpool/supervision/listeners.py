@@ -1,0 +1,135 @@
+"""Who listens on which port, from the kernel's tables, read once for all instances.
+
+Linux's procfs alone (proc(5), ``/proc/net/tcp``): asking for each instance on its own costs a
+millisecond and more, which a pool of hundreds can't afford several times a second.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+PROC = Path("/proc")
+LISTENING = "0A"
+
+MOST_DESCENDANTS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A listener on a port of the pool that is none of its instances.
+
+    ``pid`` is 0 and ``program`` empty where the kernel doesn't tell this account.
+    """
+
+    port: int
+    pid: int = 0
+    program: str = ""
+
+
+class Listeners:
+    """Every listening TCP socket at one moment."""
+
+    def __init__(self) -> None:
+        self._inodes: dict[int, set[str]] = {}
+        for table in ("net/tcp", "net/tcp6"):
+            try:
+                lines = (PROC / table).read_text(encoding="ascii").splitlines()[1:]
+            except OSError:  # a kernel without IPv6
+                continue
+            for line in lines:
+                fields = line.split()
+                if fields[3] == LISTENING:
+                    port = int(fields[1].rpartition(":")[2], 16)
+                    self._inodes.setdefault(port, set()).add(f"socket:[{fields[9]}]")
+
+    def ports(self) -> set[int]:
+        """The ports on which anybody listens, at whatever address."""
+        return set(self._inodes)
+
+    def sockets(self, port: int) -> frozenset[str]:
+        """What identifies the listening sockets on a port; another listener has others."""
+        return frozenset(self._inodes.get(port, ()))
+
+    def owned(self, port: int, pid: int) -> bool:
+        """Whether the process, or one of its descendants, owns a listening socket on the port.
+
+        That supervisord calls a process RUNNING says only that it was started, and that the port
+        answers says only that *somebody* listens.
+        """
+        wanted = self.sockets(port)
+        return bool(wanted) and any(
+            not wanted.isdisjoint(_sockets(process)) for process in _family(pid)
+        )
+
+    def foreign(self, ports: Iterable[int]) -> list[Foreign]:
+        """Who listens on these ports, as far as it can be seen; looks at every process."""
+        wanted = {inode: port for port in ports for inode in self._inodes.get(port, ())}
+        found = {port: Foreign(port) for port in wanted.values()}
+        if wanted:
+            for pid in _all_processes():
+                for inode in wanted.keys() & _sockets(pid):
+                    port = wanted[inode]
+                    found[port] = Foreign(port, pid, _program(pid))
+        return [found[port] for port in sorted(found)]
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal stopped the process (SIGSTOP, SIGTSTP), so that it does nothing at all.
+
+    One that a debugger holds does not count.
+    """
+    try:
+        stat = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(") ")[2][:1] == "T"
+
+
+def _family(pid: int) -> Iterator[int]:
+    waiting, seen = [pid], 0
+    while waiting and seen < MOST_DESCENDANTS:
+        process = waiting.pop()
+        seen += 1
+        yield process
+        waiting += _children(process)
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in _entries(PROC / str(pid) / "task"):
+        with suppress(OSError):  # the task has ended
+            found += map(int, (task / "children").read_text(encoding="ascii").split())
+    return found
+
+
+def _sockets(pid: int) -> set[str]:
+    """The names of the process's open files, sockets among them."""
+    found: set[str] = set()
+    for descriptor in _entries(PROC / str(pid) / "fd"):
+        with suppress(OSError):  # it was closed
+            found.add(str(descriptor.readlink()))
+    return found
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:  # the process has ended, or is another account's
+        return []
+
+
+def _all_processes() -> list[int]:
+    return [int(path.name) for path in PROC.iterdir() if path.name.isdigit()]
+
+
+def _program(pid: int) -> str:
+    try:
+        return (PROC / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
