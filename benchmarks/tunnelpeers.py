@@ -1,7 +1,7 @@
 """sshtunnel and asyncssh as forwarders, run by an interpreter that has them.
 
 Prints the port it forwards from and the seconds until its imports were done, then stays.
-sshtunnel needs a paramiko of before 4, so the two have an environment of their own.
+They have an environment of their own, with the paramiko that we have.
 """
 
 import asyncio
