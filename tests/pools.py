@@ -256,14 +256,6 @@ class RunningPool:
 
         return eventually(idle, f"{count} idle {service}")
 
-    def assert_sound(self) -> None:
-        """No instance belongs to two leases, and the tables agree on who has which."""
-        leases = self.request("GET", "/v1/leases").body
-        held = sorted(e["port"] for lease in leases for e in lease["services"])
-        assert len(held) == len(set(held)), leases
-        taken = [i for i in self.instances() if i["state"] in {"leased", "draining"}]
-        assert sorted(i["port"] for i in taken) == held, (taken, leases)
-
     def log(self, name: str) -> str:
         return (self.state / "logs" / f"{name}.log").read_text()
 

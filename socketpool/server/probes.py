@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 AT_A_TIME = 4
 """Probes of one service that cost something; the others don't wait for them."""
 
-TICK = 0.25
+TICK = 0.5
 RETRY_SECONDS = 0.2
 """Between two probes of an instance that starts."""
 
@@ -142,8 +142,9 @@ class Prober:
         while True:
             now = loop.time()
             due = [i for i in self._pool.instances.values() if self._is_due(i, now)]
+            plain = any(self.services[i.service].sdk is None for i in due)
             try:
-                listeners = await asyncio.to_thread(Listeners) if due else None
+                listeners = await asyncio.to_thread(Listeners) if plain else None
             except OSError as error:
                 log.warning("probing failed", extra={"error": error.strerror})
                 due = []
@@ -192,12 +193,12 @@ class Prober:
 
         One that is leased may be busy, so it is only asked what costs it nothing.
         """
+        if service.sdk is not None:
+            return "" if await self._answers_alive(service, instance) else "it does not answer"
         if is_stopped(instance.pid):
             return "its process is stopped (SIGSTOP)"
         if listeners is not None and instance.port not in listeners.ports():
             return "it no longer listens"
-        if service.sdk is not None:
-            return "" if await self._answers_alive(service, instance) else "it does not answer"
         if instance.state in HELD or await self._probe(service, instance.port):
             return ""
         return f"its {service.readiness.kind} probe fails"

@@ -82,9 +82,10 @@ class _Relay:
 
     def _receive(self, buffer: memoryview) -> int:
         while True:
-            self._await(select.POLLIN)
-            with suppress(BlockingIOError):
+            try:
                 return self._local.recv_into(buffer)
+            except BlockingIOError:
+                self._await(select.POLLIN)
 
     def _send(self, data: memoryview) -> None:
         while data:

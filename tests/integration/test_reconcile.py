@@ -6,6 +6,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import psutil
+from invariants import assert_consistent
 from pools import PROBE, WEB, PoolMaker, ask_probe, ended, kill, run_tool
 from waiting import eventually
 
@@ -27,7 +28,7 @@ def test_a_bad_file_in_conf_d_does_not_keep_the_pool_from_growing(new_pool: Pool
     assert (folder / "bad.refused").exists()
     told = run_tool("socketpool", "status", "--state-dir", pool.state).stdout
     assert "conf.d/bad.conf" in told
-    pool.assert_sound()
+    assert_consistent(pool)
 
 
 def test_a_file_of_ours_that_is_gone_comes_back(new_pool: PoolMaker) -> None:
@@ -49,7 +50,7 @@ def test_a_group_that_an_operator_removed_is_replaced(new_pool: PoolMaker) -> No
     pool.supervisorctl("stop", f"{block}:*")
     pool.supervisorctl("remove", block)
     eventually(lambda: pool.instance(port)["state"] == "draining", "to be noticed")
-    pool.assert_sound()
+    assert_consistent(pool)
     pool.release(lease)
     eventually(lambda: port not in {i["port"] for i in pool.instances()}, "to be forgotten")
     with pool.leased("probe", wait=30) as other:
@@ -124,7 +125,7 @@ def test_a_restart_of_the_pool_server_finds_everything_as_it_was(new_pool: PoolM
     eventually(back, "the pool server")
     now = {i["port"]: i["pid"] for i in pool.instances()}
     assert {port: now.get(port) for port in before} == before
-    pool.assert_sound()
+    assert_consistent(pool)
     for lease in leases:
         assert ask_probe(lease, "echo", text="x") == "x"
         pool.release(lease)

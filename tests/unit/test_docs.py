@@ -15,6 +15,7 @@ from socketpool.cli.service import service
 from socketpool.config.models import PoolFile, ServiceFile
 from socketpool.core.lifecycle import INSTANCE, LEASE, mermaid
 from socketpool.rsi.transfer import TRANSFER
+from socketpool.tunnel.lifecycle import TUNNEL
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
@@ -24,6 +25,7 @@ def test_the_diagrams_are_those_of_the_tables() -> None:
     lifecycles = (ROOT / "docs" / "lifecycles.md").read_text()
     assert mermaid(INSTANCE) in lifecycles
     assert mermaid(LEASE) in lifecycles
+    assert mermaid(TUNNEL) in lifecycles
     assert mermaid(TRANSFER) in (ROOT / "docs" / "protocol.md").read_text()
 
 
