@@ -312,6 +312,7 @@ class LeaseKeeper:
             if waiting.future.done() or not waiting.sharers:
                 self.queue.leave(waiting)
                 self._waits.pop((ask.client, ask.key), None)
+                self.queue.serve()  # it may have stood before somebody who wants less
             if abandoned and not waiting.sharers:
                 self._give_back(waiting.future)
         if abandoned:

@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 import itertools
 import tempfile
-import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -65,16 +65,42 @@ REFUSALS = (NoCapacity, KeyReused, ServiceForbidden, ServiceUnknown, StoreError,
 
 
 class FailingStore(SqliteLeaseStore):
-    """The real store, which a test can have fail, before or after its work, or take its time."""
+    """The real store, which a test can have fail."""
 
     fails = False
-    gate: threading.Event
 
     def commit(self, changes: Sequence[Change]) -> None:
-        assert self.gate.wait(10)
         if self.fails:
             raise StoreError("the disk is full")
         super().commit(changes)
+
+
+class SlowDisk(ThreadPoolExecutor):
+    """In the place of the journal's thread: does its work when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.hangs = False
+        self._work: list[Callable[[], None]] = []
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        done: Future[T] = Future()
+
+        def work() -> None:
+            try:
+                done.set_result(fn(*args, **kwargs))
+            except StoreError as error:
+                done.set_exception(error)
+
+        self._work.append(work)
+        return done
+
+    def go_on(self) -> bool:
+        """Do a piece of work; False when there is none, or the disk hangs."""
+        if self.hangs or not self._work:
+            return False
+        self._work.pop(0)()
+        return True
 
 
 class MovedLoop(asyncio.SelectorEventLoop):
@@ -94,21 +120,24 @@ class LeaseMachine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
         self.state = StateDir(Path(self.folder.name) / "s")
         self.state.prepare()
-        self.loop = MovedLoop()
+        self.now = 0.0
+        self.highest = 0  # generation that a client was told
         self.ids = map(str, itertools.count(1))
-        self.generations = [0]
         self.told: dict[str, Lease] = {}  # what clients were told and hold to be theirs
         self.asking: dict[asyncio.Task[Lease], Ask] = {}
         self.hung_up: dict[asyncio.Task[Lease], asyncio.Event] = {}
         self.begin([])
+        self.grow("sdk", 2)
+        self.grow("plain", 1)
 
     def begin(self, instances: list[Instance]) -> None:
         """A server starts on what is there."""
+        self.loop = MovedLoop()
+        self.loop.now = self.now
         self.store = FailingStore(self.state.store)
-        self.store.gate = threading.Event()
-        self.store.gate.set()
         self.fence = Fence.create(self.state.fence)
         self.journal = Journal(self.store)
+        self.disk = self.journal._thread = SlowDisk()
         self.pool = Pool(PLANS, PORTS, max_age=MAX_AGE, new_id=lambda: next(self.ids))
         self.keeper = LeaseKeeper(
             self.pool,
@@ -137,16 +166,20 @@ class LeaseMachine(RuleBasedStateMachine):
 
     def end(self) -> None:
         """The server is no more; who asked it something has lost the connection."""
-        self.store.gate.set()
         for task in self.asking:
             task.cancel()
-        self.loop.run_until_complete(self.closing())
+        self.loop.run_until_complete(self.last_words())
+        self.disk.hangs = False
+        closing = self.loop.create_task(self.journal.close())
+        while not closing.done():
+            self.settle()
+        self.now = self.loop.now
+        self.loop.close()
         self.fence.close()
 
-    async def closing(self) -> None:
+    async def last_words(self) -> None:
         await asyncio.gather(*self.asking, return_exceptions=True)
         self.asking.clear()
-        await self.journal.close()
 
     def call(self, function: Callable[..., T], *arguments: object) -> T:
         """What the keeper does at one moment of its loop."""
@@ -163,10 +196,8 @@ class LeaseMachine(RuleBasedStateMachine):
             while True:
                 for _ in range(20):
                     await asyncio.sleep(0)
-                worker = self.journal._worker
-                if worker is None or worker.done() or not self.store.gate.is_set():
+                if not self.disk.go_on():
                     return
-                await asyncio.wait({worker})
 
         self.loop.run_until_complete(moments())
         for task in [task for task in self.asking if task.done()]:
@@ -183,6 +214,7 @@ class LeaseMachine(RuleBasedStateMachine):
         for other in self.told.values():
             if ask.key and (other.client, other.key) == (ask.client, ask.key):
                 assert other.id == lease.id, "one key, one lease"
+        self.highest = max(self.highest, lease.generation)
         if lease.id in self.pool.leases:
             self.told[lease.id] = lease
 
@@ -208,6 +240,14 @@ class LeaseMachine(RuleBasedStateMachine):
         self.asking[task] = ask
         self.hung_up[task] = gone
         self.settle()
+
+    @rule(client=st.sampled_from(NAMES), key=st.sampled_from(["", "a"]))
+    def ask_for_one(self, client: str, key: str) -> None:
+        self.ask(client, ("sdk",), key, 0.0, 60.0)
+
+    @rule(client=st.sampled_from(NAMES), services=st.sampled_from(ASKED))
+    def ask_and_wait(self, client: str, services: tuple[str, ...]) -> None:
+        self.ask(client, services, "", 300.0, 60.0)
 
     @precondition(lambda self: self.asking)
     @rule(data=st.data())
@@ -284,16 +324,26 @@ class LeaseMachine(RuleBasedStateMachine):
                 del self.told[lease_id]
                 assert not self.admits(lease)
 
-    @rule(fails=st.booleans())
+    @rule()
+    def instances_recover(self) -> None:
+        """Whatever is not leased goes the shortest way to being idle."""
+        ways = (InstanceEvent.SPAWNED, InstanceEvent.RESUMED, InstanceEvent.READY)
+        for port in list(self.pool.instances):
+            for event in (*ways, *ways):
+                instance = self.pool.instances[port]
+                known = instance.service in self.pool.services and instance.state not in HELD
+                if known and INSTANCE.allows(instance.state, event):
+                    self.pool.apply(port, event, self.loop.now)
+        self.call(self.keeper.serve_waiting)
+        self.settle()
+
+    @rule(fails=st.sampled_from([False, False, True]))
     def the_disk_fills_up_or_has_room(self, fails: bool) -> None:
         self.store.fails = fails
 
-    @rule(open_=st.booleans())
-    def commits_hang_or_go_on(self, open_: bool) -> None:
-        if open_:
-            self.store.gate.set()
-        else:
-            self.store.gate.clear()
+    @rule(hangs=st.sampled_from([False, False, True]))
+    def the_disk_hangs_or_goes_on(self, hangs: bool) -> None:
+        self.disk.hangs = hangs
         self.settle()
 
     @rule()
@@ -311,7 +361,7 @@ class LeaseMachine(RuleBasedStateMachine):
             i for i in self.pool.instances.values() if i.state is not InstanceState.STOPPED
         ]
         self.begin(instances)
-        self.settle()
+        self.instances_recover()
         assert before.keys() <= self.pool.leases.keys(), "what a client was told is kept"
         self.told = before
 
@@ -319,7 +369,7 @@ class LeaseMachine(RuleBasedStateMachine):
         """At the end all leases run out, and everything is free, and stored so."""
         try:
             self.store.fails = False
-            self.store.gate.set()
+            self.disk.hangs = False
             for _ in range(2):  # those who waited are granted what the first ones had
                 self.settle()
                 self.loop.now += 2 * MAX_AGE
@@ -331,10 +381,11 @@ class LeaseMachine(RuleBasedStateMachine):
             assert self.admitted() == set()
         finally:
             self.end()
-            self.loop.close()
-        store = FailingStore(self.state.store)
-        assert store.load() == ([], self.pool.generation)
-        store.close()
+        self.begin([])  # and what could not be stored is made up for
+        assert self.pool.leases == {}
+        assert self.store.load()[0] == []
+        assert self.pool.generation >= self.highest
+        self.end()
         self.folder.cleanup()
 
     # -- what always holds -------------------------------------------------------------------
@@ -362,7 +413,7 @@ class LeaseMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_a_client_was_told_is_in_the_store(self) -> None:
-        if self.store.gate.is_set():
+        if not self.disk.hangs:
             assert self.told.keys() & self.pool.leases.keys() <= {
                 r.id for r in self.store.load()[0]
             }
@@ -395,12 +446,10 @@ class LeaseMachine(RuleBasedStateMachine):
         assert not self.keeper.queue.demand() or waiting
 
     @invariant()
-    def generations_grow(self) -> None:
-        new = sorted(lease.generation for lease in self.pool.leases.values())
-        assert len(new) == len(set(new))
-        if new and new[-1] > self.generations[-1]:
-            self.generations.append(new[-1])
+    def no_generation_is_used_twice(self) -> None:
+        generations = [lease.generation for lease in self.pool.leases.values()]
+        assert len(generations) == len(set(generations))
 
 
 TestLeaseMachine = LeaseMachine.TestCase
-TestLeaseMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestLeaseMachine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

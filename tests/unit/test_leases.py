@@ -263,6 +263,24 @@ def test_who_is_cancelled_while_waiting_gets_nothing(within: Any) -> None:
     within(scenario)
 
 
+@pytest.mark.parametrize("leaves", ["hangs up", "has waited long enough"])
+def test_who_stood_behind_one_that_wanted_more_is_served_when_that_one_leaves(
+    within: Any, leaves: str
+) -> None:
+    async def scenario(house: House) -> None:
+        wanted_more = house.ask("up", "up", wait=10 if leaves == "hangs up" else 0.2)
+        await a_moment()
+        behind = house.ask(wait=300)
+        await a_moment()
+        assert not behind.done()
+        if leaves == "hangs up":
+            wanted_more.cancel()
+        assert (await behind).grants[0].port == 2000
+        assert wanted_more.done()
+
+    within(scenario)
+
+
 def test_an_unknown_service_is_refused_before_anything_else(within: Any) -> None:
     async def scenario(house: House) -> None:
         with pytest.raises(ServiceUnknown) as caught:
