@@ -65,7 +65,11 @@ class Forwarder:
                 self._slots.release()  # given up meanwhile, or no descriptor left
                 time.sleep(0.05)
                 continue
-            start("forward", self._carry, connection)
+            try:
+                start("forward", self._carry, connection)
+            except RuntimeError:  # as in `relay`
+                reset(connection)
+                self._slots.release()
 
     def _carry(self, connection: socket.socket) -> None:
         try:
