@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from contextlib import ExitStack, closing
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -100,10 +100,9 @@ def tunnel(
     }
     output = _JsonOutput() if as_json else _Output()
     with (
-        ExitStack() as stack,
         through(_way(host, pool, given), say, output.changed) as (client, tunnel),
+        closing(_Ends(client, tunnel)) as ends,
     ):
-        ends = stack.enter_context(closing(_Ends(client, tunnel)))
         if socks is not None:
             ends.offer_proxy(socks)
             output.proxy(str(Address(host=PROXY_HOST, port=socks)))

@@ -41,7 +41,7 @@ class Forwarder:
         self._listener = listener
         self._route = route
         self._note = note
-        self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._slots = threading.Semaphore(MAX_CONNECTIONS)
         self._closed = False
         self._acceptor = start("forward-accept", self._accept)
 
