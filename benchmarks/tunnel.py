@@ -376,8 +376,8 @@ def _measure(*, quick: bool, delayed: bool) -> list[dict[str, Any]]:
     if shutil.which(SSHD) is None or shutil.which("ssh") is None:
         print("skipped, not installed: openssh-server, openssh-client")
         return []
-    size, rounds = (64 * MB, 3) if quick else (200 * MB, 5)
-    echoes = 20 if delayed else 500
+    size, rounds = (64 * MB, 3) if quick else (128 * MB, 5)
+    echoes = 20 if delayed else 200
     with ExitStack() as stack:
         target = stack.enter_context(_far_end())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -104,3 +104,68 @@ ensure_venv() {
         cat pyproject.toml requirements/demo.lock | sha256sum >"$venv/.stamp-demo"
     fi
 }
+
+# An engine that already answers is used; one that is started here is stopped when the script ends.
+ensure_docker() {
+    docker info >/dev/null 2>&1 && return
+    if ! command -v dockerd >/dev/null && ! install_packages docker.io iptables; then
+        echo "could not install Docker; install it and let this account use it, then run $0 again" >&2
+        return 2
+    fi
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "no Docker engine answers, and only root can start one: start it, then run $0 again" >&2
+        return 2
+    fi
+    # Where systemd doesn't run, its hierarchy may be missing; containers that run systemd need it.
+    if [ ! -e /sys/fs/cgroup/cgroup.controllers ] && [ ! -d /sys/fs/cgroup/systemd ]; then
+        mkdir -p /sys/fs/cgroup/systemd
+        mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd || return
+    fi
+    echo "starting a Docker engine ..." >&2
+    mkdir -p "$root/build"
+    dockerd >"$root/build/dockerd.log" 2>&1 &
+    docker_pid=$!
+    for _ in $(seq 120); do
+        docker info >/dev/null 2>&1 && return
+        kill -0 "$docker_pid" 2>/dev/null || break
+        sleep 0.5
+    done
+    echo "the Docker engine does not start; see $root/build/dockerd.log" >&2
+    return 2
+}
+
+stop_docker() {
+    [ -z "${docker_pid:-}" ] || { kill "$docker_pid" && wait "$docker_pid" || true; } 2>/dev/null
+}
+
+# The image of a bare host, made once: from a registry's Debian if one answers, else with apt.
+ensure_images() {
+    local file=tests/e2e/deploy/target.Dockerfile base=socketpool-test/debian:bookworm wanted tar
+    wanted=$(sha256sum <"$file" | cut -c-12)
+    [ "$(docker inspect --format '{{index .Config.Labels "recipe"}}' socketpool-test/target:bookworm 2>/dev/null)" = "$wanted" ] && return
+    if ! docker image inspect "$base" >/dev/null 2>&1; then
+        if docker pull --quiet debian:bookworm-slim >/dev/null 2>&1; then
+            docker tag debian:bookworm-slim "$base"
+        else
+            command -v mmdebstrap >/dev/null || install_packages mmdebstrap || return
+            echo "making a Debian image (once) ..." >&2
+            tar=$(mktemp --suffix .tar)
+            mmdebstrap --quiet --variant=minbase --include=ca-certificates bookworm "$tar" &&
+                docker import "$tar" "$base" >/dev/null || return
+            rm -f "$tar"
+        fi
+    fi
+    docker build --quiet --build-arg "BASE=$base" --label "recipe=$wanted" --tag socketpool-test/target:bookworm \
+        - <"$file" >/dev/null
+}
+
+# ensure_ansible [-oldest]: in an environment of its own, so that nothing else drags it in.
+ensure_ansible() {
+    local home=$root/.venv-deploy${1:-} lock=requirements/deploy${1:-}.lock wanted
+    wanted=$(sha256sum <"$lock")
+    [ "$(cat "$home/.stamp" 2>/dev/null)" = "$wanted" ] && return
+    echo "setting up $home from $lock (once) ..." >&2
+    "$venv/bin/python" -m venv --clear "$home" || return
+    "$home/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock" || return
+    echo "$wanted" >"$home/.stamp"
+}

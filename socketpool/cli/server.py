@@ -20,6 +20,7 @@ from socketpool.config.settings import Settings, load_settings
 from socketpool.config.statedir import StateDir, default_root
 from socketpool.errors import SocketpoolError, UsageError
 from socketpool.supervision.daemon import Pool
+from socketpool.supervision.notify import say_ready
 
 
 def serve_pool(target: str, listen: Address | None, state_dir: str | None) -> int:
@@ -36,6 +37,7 @@ def serve_pool(target: str, listen: Address | None, state_dir: str | None) -> in
         say(f"starting {len(settings.services)} services …")
         pool.wait_ready()
         _announce(settings, state, pool)
+        say_ready()  # to systemd, where that started us
         _wait(pool, stopper)
         say("supervisord ended; stopping")
         return 1

@@ -37,11 +37,19 @@ def _user(_: click.Context, __: click.Parameter, value: str) -> str:
     help="The pool server's own port.",
 )
 @click.option("--user", callback=_user, default=DEFAULT_USER, show_default=True)
-def sshd_config(ports: PortRange, *, host: str, port: int, user: str) -> None:
+@click.option(
+    "--key-options",
+    is_flag=True,
+    help="Print what goes before each key in authorized_keys instead.",
+)
+def sshd_config(ports: PortRange, *, host: str, port: int, user: str, key_options: bool) -> None:
     """Print what sshd needs for an account that can reach the pool's ports and nothing else.
 
     FIRST-LAST are the ports of the pool's services. Nothing is changed on this machine.
     """
+    if key_options:
+        click.echo(KEY_OPTIONS)
+        return
     listed = sorted({port, *range(ports.first, ports.last + 1)})
     click.echo(sshd_drop_in(user, host, listed), nl=False)
     say(f"in its authorized_keys, before each key: {KEY_OPTIONS}")

@@ -87,7 +87,7 @@ class LeaseKeeper:
         self.queue = WaitQueue()
         self.stories = Stories()
         self._pool = pool
-        self._state = state
+        self._workspaces, self._trash = state.workspaces, state.trash
         self._journal = journal
         self._fence = fence
         self._tokens = tokens
@@ -366,7 +366,7 @@ class LeaseKeeper:
     def _end(self, lease: Lease, event: LeaseEvent) -> None:
         self._fence.bar(grant.port for grant in lease.grants)
         try:
-            workspace.discard(self._state.workspaces, self._state.trash, lease.id)
+            workspace.discard(self._workspaces, self._trash, lease.id)
         except OSError as error:  # it is found again by who looks for leftovers
             log.warning("workspace kept", extra={"lease": lease.id, "error": error.strerror})
         self._returning(lease)

@@ -113,7 +113,9 @@ def test_a_daemon_that_an_earlier_process_of_an_instance_left_is_ended(
 def test_a_restart_of_the_pool_server_finds_everything_as_it_was(new_pool: PoolMaker) -> None:
     pool = new_pool.start({"probe": PROBE | {"warm": 2, "max": 6}})
     leases = [pool.lease("probe", wait=60, ttl=120) for _ in range(4)]
+    pool.await_idle("probe", 2)  # what was grown meanwhile has come up
     before = {i["port"]: i["pid"] for i in pool.instances()}
+    assert 0 not in before.values()
     kill(pool.server_pid())
 
     def back() -> bool:

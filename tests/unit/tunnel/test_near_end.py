@@ -55,7 +55,10 @@ def test_a_pool_that_does_not_answer_adds_no_port() -> None:
     def fail() -> set[int]:
         raise PoolUnreachable("away")
 
-    assert not PoolPorts(("127.0.0.1", 8080), fail).allow("127.0.0.1", 21000)
+    allowed = PoolPorts(("127.0.0.1", 8080), fail)
+    assert not allowed.allow("127.0.0.1", 21000)
+    allowed.learn({21000})  # that of a lease
+    assert allowed.allow("127.0.0.1", 21000)
 
 
 def test_the_drop_in_lists_every_port_and_forbids_the_rest() -> None:

@@ -1,0 +1,94 @@
+"""Hosts to deploy to: containers that run systemd and sshd.
+
+``hosts.py NETWORK NAME`` starts one and prints the port of this machine at which its sshd is
+reached; molecule's create playbook calls it so.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"  # its image may be out of reach
+
+from testcontainers.core.container import DockerContainer
+from testcontainers.core.network import Network
+
+IMAGE = "socketpool-test/target:bookworm"
+LABEL = {"socketpool-test": "1"}
+# What systemd needs, and no more: a privileged container would hide what hardening breaks.
+SYSTEMD = {
+    "cap_add": ["SYS_ADMIN"],
+    "cgroupns": "host",
+    "security_opt": ["seccomp=unconfined", "apparmor=unconfined"],
+    "labels": LABEL,
+}
+START_SECONDS = 120
+
+
+class Host:
+    """A started host; it stays until `remove`, or until somebody sweeps by the label."""
+
+    def __init__(self, name: str, network: str | None = None) -> None:
+        self.name = f"{network}-{name}" if network else name
+        # Chosen here, so that it is the same after a restart.
+        self.port = free_port()
+        container = (
+            DockerContainer(IMAGE)
+            .with_name(self.name)
+            .with_volume_mapping("/sys/fs/cgroup", "/sys/fs/cgroup", "rw")
+            .with_tmpfs_mount("/run")
+            .with_tmpfs_mount("/run/lock")
+            .with_kwargs(hostname=name, **SYSTEMD)
+        )
+        container.ports = {"22/tcp": ("127.0.0.1", self.port)}  # not on every address
+        if network:
+            joined = Network()
+            joined.name = network
+            container.with_network(joined).with_network_aliases(name)
+        self._container = container.start()
+        wait_running(self.name)
+
+    def remove(self) -> None:
+        """Whatever state it is in."""
+        self._container.stop()
+
+
+def run(
+    container: str, *command: str, user: str = "root", check: bool = True, cwd: str = "/"
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a container; its output is text."""
+    prefix = ["docker", "exec", "--interactive", "--user", user, "--workdir", cwd, container]
+    result = subprocess.run(
+        [*prefix, *command], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert not check or result.returncode == 0, (command, result.stdout, result.stderr)
+    return result
+
+
+def wait_running(container: str) -> None:
+    """Return when all of its units are up; raises TimeoutError."""
+    deadline = time.monotonic() + START_SECONDS
+    state = ""
+    while time.monotonic() < deadline:
+        answer = run(container, "systemctl", "is-system-running", "--wait", check=False)
+        state = (answer.stdout + answer.stderr).strip()
+        if state == "running":
+            return
+        time.sleep(0.5)
+    raise TimeoutError(f"systemd in {container} is {state}")
+
+
+def free_port() -> int:
+    """A port of this machine that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    network, name = sys.argv[1:]
+    sys.stdout.write(f"{Host(name, network).port}\n")
