@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import coldstart, lease, peers, recovery, roundtrip, sdk
+from benchmarks import coldstart, growth, lease, peers, recovery, roundtrip, sdk, tunnel
 from benchmarks.archive.__main__ import main as measure_archive
 from benchmarks.report import keep, show
 
 BENCHMARKS = {
-    "lease": {"Lease and release of three services": lease.measure},
     "pool": {
+        "Lease and release of three services": lease.measure,
         "A connection to a warm instance against a cold start for each": coldstart.measure,
         "From kill -9 until it answers again": recovery.measure,
+        "Growing while leases are granted": growth.measure,
     },
     "roundtrip": {"Round trip of webflow-site.zip": roundtrip.measure},
     "sdk": {
@@ -20,6 +21,10 @@ BENCHMARKS = {
         "Sessions on one instance": sdk.sessions,
         "Memory of warm instances": sdk.memory,
         "Round trips against scp and rsync through sshd": peers.measure,
+    },
+    "tunnel": {
+        "Through SSH, on loopback": tunnel.near,
+        "Through SSH, with 50 ms for a round trip": tunnel.far,
     },
 }
 ARCHIVE = "archive"  # has a table and a file of its own form

@@ -1,96 +1,95 @@
-"""Lease + release of three services: latency and throughput with 1 and 8 clients.
+"""Lease + release of three services: latency, throughput and CPU with 1, 8 and 64 clients.
 
 The peer is a request to the same server that does nothing (``/livez``), measured in turns with it:
-the ratio says what a durable lease costs beyond HTTP.
+the ratio says what a durable lease costs beyond HTTP.  With 64 clients there are fewer instances
+than clients, so that most requests wait for their turn.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
-import multiprocessing
-import time
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
+from benchmarks.load import Script, run
 from benchmarks.pool import RunningPool, running_pool
 from benchmarks.report import percentile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Act = Callable[[http.client.HTTPConnection], None]
-
 SERVICES = ["upload", "vendor", "download"]
+INSTANCES = 16
+CLIENTS = (1, 8, 64)
 
 
 def measure(*, quick: bool) -> list[dict[str, Any]]:
     """The rows of the table."""
-    rounds, seconds = (2, 0.5) if quick else (5, 2.0)
+    rounds, seconds = (2, 1.0) if quick else (5, 4.0)
     rows = []
-    with running_pool(warm=9) as pool:
-        for clients in (1, 8):
-            taken: dict[str, list[tuple[float, list[float]]]] = {"lease+release": [], "livez": []}
+    with running_pool(warm=INSTANCES, most=INSTANCES) as pool:
+        scripts = {"lease+release": _lease_and_release(pool), "livez": _livez}
+        server = _server(pool)
+        for clients in CLIENTS:
+            taken: dict[str, list[tuple[list[float], float]]] = {name: [] for name in scripts}
             for _ in range(rounds):
-                for name, found in taken.items():
-                    found.append(_round(pool, name, clients, seconds))
-            floor = median(rate for rate, _ in taken["livez"])
+                for name, script in scripts.items():
+                    before = sum(server.cpu_times()[:2])
+                    latencies = run(pool.port, clients, seconds, script)
+                    used = sum(server.cpu_times()[:2]) - before
+                    taken[name].append((latencies, used / len(latencies)))
+            floor = median(len(latencies) for latencies, _ in taken["livez"])
             for name, found in taken.items():
-                rate = median(rate for rate, _ in found)
-                latencies = [one for _, each in found for one in each]
+                count = median(len(latencies) for latencies, _ in found)
+                every = [one for latencies, _ in found for one in latencies]
                 rows.append(
                     {
                         "what": name,
                         "clients": clients,
-                        "per second": rate,
-                        "p50 ms": percentile(latencies, 0.50) * 1000,
-                        "p99 ms": percentile(latencies, 0.99) * 1000,
-                        "time against livez": floor / rate,
+                        "per second": count / seconds,
+                        "p50 ms": percentile(every, 0.50) * 1000,
+                        "p99 ms": percentile(every, 0.99) * 1000,
+                        "server CPU us": median(used for _, used in found) * 1e6,
+                        "time against livez": floor / count,
                     }
                 )
     return rows
 
 
-def _round(pool: RunningPool, name: str, clients: int, seconds: float) -> tuple[float, list[float]]:
-    """Rate and latencies of so many clients, each a process with one kept connection."""
-    context = multiprocessing.get_context("fork")
-    results: multiprocessing.Queue[list[float]] = context.Queue()
-    workers = [
-        context.Process(target=_client, args=(pool.port, pool.token, name, seconds, results))
-        for _ in range(clients)
-    ]
-    for worker in workers:
-        worker.start()
-    latencies = [one for _ in workers for one in results.get()]
-    for worker in workers:
-        worker.join()
-    return len(latencies) / seconds, latencies
+def _server(pool: RunningPool) -> psutil.Process:
+    """The pool server itself, without supervisord and the instances."""
+    return next(
+        process
+        for process in psutil.Process(pool.process.pid).children(recursive=True)
+        if process.cmdline()[-2:] == ["socketpool.server", str(pool.state)]
+    )
 
 
-def _client(
-    port: int, token: str, name: str, seconds: float, results: multiprocessing.Queue[list[float]]
-) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    body = json.dumps({"services": SERVICES, "wait": 10})
+def _lease_and_release(pool: RunningPool) -> Callable[[], Script]:
+    head = f"Host: pool\r\nAuthorization: Bearer {pool.token}\r\n".encode()
+    body = json.dumps({"services": SERVICES, "wait": 30}).encode()
+    create = (
+        b"POST /v1/leases HTTP/1.1\r\n%bContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (head, len(body), body)
+    )
 
-    def lease_and_release(connection: http.client.HTTPConnection) -> None:
-        connection.request("POST", "/v1/leases", body, headers)
-        answer = connection.getresponse()
-        lease = json.loads(answer.read())
-        if answer.status != 201:
-            raise SystemExit(f"refused: {lease}")
-        connection.request("DELETE", f"/v1/leases/{lease['lease']}", headers=headers)
-        connection.getresponse().read()
+    def script() -> Script:
+        answer = yield create
+        _check(answer, b"201")
+        lease = json.loads(answer.partition(b"\r\n\r\n")[2])["lease"].encode()
+        answer = yield b"DELETE /v1/leases/%b HTTP/1.1\r\n%b\r\n" % (lease, head)
+        _check(answer, b"204")
 
-    def livez(connection: http.client.HTTPConnection) -> None:
-        connection.request("GET", "/livez")
-        connection.getresponse().read()
+    return script
 
-    act: Act = lease_and_release if name == "lease+release" else livez
-    latencies = []
-    end = time.perf_counter() + seconds
-    while (started := time.perf_counter()) < end:
-        act(connection)
-        latencies.append(time.perf_counter() - started)
-    results.put(latencies)
+
+def _livez() -> Script:
+    answer = yield b"GET /livez HTTP/1.1\r\nHost: pool\r\n\r\n"
+    _check(answer, b"200")
+
+
+def _check(answer: bytes, status: bytes) -> None:
+    if answer.split(b" ", 2)[1] != status:
+        raise SystemExit(f"refused: {answer!r}")

@@ -10,12 +10,16 @@ import re
 import select
 import socket
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 Script = Generator[bytes, bytes, None]
 """What one client says: yields a request, is sent the answer to it, and ends after a round."""
 
 _LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
+
+
+def _nothing() -> Script:
+    yield b""
 
 
 class _Connection:
@@ -24,7 +28,7 @@ class _Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.received = b""
         self.started = 0.0
-        self.script: Script | None = None
+        self.script: Script = _nothing()
 
     def answer(self) -> bytes | None:
         """The whole answer, once it is here."""
@@ -42,9 +46,8 @@ class _Connection:
         return answer
 
 
-def run(port: int, clients: int, seconds: float, script: type[Script] | object) -> list[float]:
+def run(port: int, clients: int, seconds: float, script: Callable[[], Script]) -> list[float]:
     """Let so many clients repeat the script for so long; returns the seconds of each round."""
-    make = script
     connections = {}
     poll = select.epoll()
     for _ in range(clients):
@@ -56,9 +59,9 @@ def run(port: int, clients: int, seconds: float, script: type[Script] | object) 
     working = clients
 
     def begin(connection: _Connection) -> None:
-        connection.script = make()  # type: ignore[operator]
+        connection.script = script()
         connection.started = time.perf_counter()
-        connection.socket.sendall(next(connection.script))  # type: ignore[arg-type]
+        connection.socket.sendall(next(connection.script))
 
     for connection in connections.values():
         begin(connection)
@@ -69,7 +72,7 @@ def run(port: int, clients: int, seconds: float, script: type[Script] | object) 
             if answer is None:
                 continue
             try:
-                request = connection.script.send(answer)  # type: ignore[union-attr]
+                request = connection.script.send(answer)
             except StopIteration:
                 now = time.perf_counter()
                 latencies.append(now - connection.started)

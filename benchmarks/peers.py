@@ -8,32 +8,27 @@ unpacked, for free.  Neither keeps anything at home, verifies anything or undoes
 
 from __future__ import annotations
 
-import getpass
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import psutil
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.pool import BIN, RunningPool, running_pool
 from benchmarks.roundtrip import NAIVE
+from benchmarks.sshd import SSHD, Sshd, private_sshd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHIVES = sorted((ROOT / "tests" / "data").glob("*.zip"))
 VENDOR = ROOT / "services" / "vendor"
-SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
 IN_FOLDER = """
 import sys
@@ -49,44 +44,6 @@ for path in Path(sys.argv[2]).rglob("*"):
             path.write_text(made, encoding="utf-8", newline="")
 """
 
-SSHD_CONFIG = """\
-ListenAddress 127.0.0.1
-Port {port}
-HostKey {folder}/host
-AuthorizedKeysFile {folder}/user.pub
-PidFile none
-StrictModes no
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-UsePAM no
-PermitRootLogin prohibit-password
-Subsystem sftp internal-sftp
-"""
-
-SSH_CONFIG = """\
-Host there
-  HostName 127.0.0.1
-  Port {port}
-  User {user}
-  IdentityFile {folder}/user
-  IdentitiesOnly yes
-  UserKnownHostsFile {folder}/known
-  StrictHostKeyChecking yes
-  LogLevel ERROR
-"""
-
-
-class Sshd(NamedTuple):
-    """The private sshd, and the file by which clients find it."""
-
-    process: subprocess.Popen[bytes]
-    config: Path
-
-    def cpu_seconds(self) -> float:
-        """CPU that it and all whom it served have used."""
-        times = psutil.Process(self.process.pid).cpu_times()
-        return times.user + times.system + times.children_user + times.children_system
-
 
 def measure(*, quick: bool) -> list[dict[str, Any]]:
     """The rows of the table; none when a peer is missing."""
@@ -98,7 +55,7 @@ def measure(*, quick: bool) -> list[dict[str, Any]]:
     with (
         tempfile.TemporaryDirectory() as folder,
         running_pool(warm=2) as pool,
-        _private_sshd(Path(folder)) as sshd,
+        private_sshd(Path(folder)) as sshd,
     ):
         for archive in ARCHIVES:
             rows += _compare(archive, pool, sshd, Path(folder), rounds=3 if quick else 11)
@@ -173,32 +130,6 @@ def _by_rsync(sshd: Sshd, work: Path) -> None:
         f"{sys.executable} {work}/folder.py {VENDOR} {work}/there",
     )
     _run("rsync", "-az", "-e", shell, f"there:{work}/there/", f"{work}/here/")
-
-
-@contextmanager
-def _private_sshd(folder: Path) -> Iterator[Sshd]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    for name in ("host", "user"):
-        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name)
-    key = (folder / "host.pub").read_text(encoding="ascii")
-    (folder / "known").write_text(f"[127.0.0.1]:{port} {key}", encoding="ascii")
-    values = {"port": port, "folder": folder, "user": getpass.getuser()}
-    (folder / "sshd_config").write_text(SSHD_CONFIG.format(**values), encoding="utf-8")
-    (folder / "ssh_config").write_text(SSH_CONFIG.format(**values), encoding="utf-8")
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd insists on it
-    process = subprocess.Popen(
-        [SSHD, "-D", "-f", folder / "sshd_config"], stderr=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + 10
-        while socket.socket().connect_ex(("127.0.0.1", port)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        yield Sshd(process, folder / "ssh_config")
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def _run(*command: object) -> None:

@@ -55,20 +55,25 @@ class RunningPool(NamedTuple):
 
 @contextmanager
 def running_pool(
-    warm: int = 1, *, most: int | None = None, catalogue: Path | None = None
+    warm: int = 1,
+    *,
+    most: int | None = None,
+    catalogue: Path | None = None,
+    text: str | None = None,
 ) -> Iterator[RunningPool]:
     """A pool for the length of a ``with`` block, of the shipped services or of other ones.
 
     There are ``most`` instances of each of the three at most, three times ``warm`` by default.
+    ``text`` is the whole configuration instead, in ``pool.yml`` beside the state directory.
     """
     with tempfile.TemporaryDirectory(prefix="socketpool-bench-") as folder:
         config = Path(folder) / "pool.yml"
-        text = (
+        services = (
             f"catalogue: ['{catalogue}']"
             if catalogue
             else YAML.format(warm=warm, most=most or warm * 3)
         )
-        config.write_text(PORTS + text, encoding="utf-8")
+        config.write_text(text or PORTS + services, encoding="utf-8")
         state = Path(folder) / "state"
         process = subprocess.Popen(
             [BIN / "socketpool_server", "127.0.0.1", "0", config, "--state-dir", state],

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 PEERS = Path(__file__).parent / ".peers"
+PYTHON_PEERS = Path(__file__).parent.parent / ".venv-peers" / "bin"
 ECHO = Path(__file__).parent / "plain" / "echo" / "echo.py"
 PYTHON = [os.path.realpath(sys.executable), "-I", "-S"]
 """The same interpreter for everybody, started in the fastest way that there is."""
@@ -30,7 +31,7 @@ PYTHON = [os.path.realpath(sys.executable), "-I", "-S"]
 
 def find(name: str) -> str | None:
     """Where a program is, if it is there."""
-    places = [PEERS / folder for folder in ("usr/sbin", "usr/bin", "circus/bin")]
+    places = [PEERS / "usr/sbin", PEERS / "usr/bin", PYTHON_PEERS]
     return shutil.which(name, path=os.pathsep.join([*map(str, places), os.environ["PATH"]]))
 
 

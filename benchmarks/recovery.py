@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -121,9 +121,14 @@ def _kill_and_wait(port: int, supervisor: psutil.Process) -> tuple[float, int]:
 
 
 def _listener(port: int, supervisor: psutil.Process) -> int:
-    return next(
-        process.pid
-        for process in supervisor.children(recursive=True)
-        if str(port) in process.cmdline()
-        and any(c.status == psutil.CONN_LISTEN for c in process.net_connections("tcp"))
-    )
+    """The program itself; its supervisor may have put another in its place just now."""
+    while True:
+        for process in supervisor.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                listens = any(
+                    c.status == psutil.CONN_LISTEN and c.laddr.port == port
+                    for c in process.net_connections("tcp")
+                )
+                if listens:
+                    return process.pid
+        time.sleep(0.05)

@@ -1,8 +1,7 @@
 """What the SDK costs: bytes through a session, sessions themselves, and an instance that waits.
 
 The peers of a transfer are ``cp`` and a plain ``socket.sendfile`` to a process that writes what
-comes, without and with the fsync that we do before a file is acknowledged.  "Without digest" is
-the same code with SHA-256 taken out on both sides.  All run in turns.
+comes.  "Without digest" is the same code with SHA-256 taken out on both sides.  All run in turns.
 """
 
 from __future__ import annotations
@@ -100,8 +99,7 @@ def transfer(*, quick: bool) -> list[dict[str, Any]]:
         kept = pool.state / "workspaces" / lease.id / "kept"
         acts: dict[str, Callable[[], None]] = {
             "cp": lambda: _copy(source, target),
-            "sendfile": lambda: _sendfile(source, target, durable=False),
-            "sendfile, fsync": lambda: _sendfile(source, target, durable=True),
+            "sendfile": lambda: _sendfile(source, target),
             "upload": lambda: ours.upload(source),
             "upload without digest": lambda: _undigested(plain.upload, source),
             "download": lambda: ours.download(target),
@@ -124,7 +122,6 @@ def transfer(*, quick: bool) -> list[dict[str, Any]]:
             "CPU s, both sides": median(cpu for _, cpu in taken),
             "MB/s": size / MB / walls[name],
             "rate against sendfile": walls["sendfile"] / walls[name],
-            "against sendfile, fsync": walls["sendfile, fsync"] / walls[name],
         }
         for name, taken in turns.items()
     ]
@@ -154,10 +151,10 @@ def _copy(source: Path, target: Path) -> None:
     subprocess.run(["cp", "--reflink=never", source, target], check=True)
 
 
-def _sendfile(source: Path, target: Path, *, durable: bool) -> None:
+def _sendfile(source: Path, target: Path) -> None:
     with socket.create_server((HOST, 0)) as listener:
         receiver = multiprocessing.get_context("fork").Process(
-            target=_take, args=(listener, target, durable)
+            target=_take, args=(listener, target)
         )
         receiver.start()
         with socket.create_connection(listener.getsockname()) as stream, source.open("rb") as file:
@@ -167,14 +164,12 @@ def _sendfile(source: Path, target: Path, *, durable: bool) -> None:
         receiver.join()
 
 
-def _take(listener: socket.socket, target: Path, durable: bool) -> None:  # noqa: FBT001
+def _take(listener: socket.socket, target: Path) -> None:
     stream, _ = listener.accept()
     buffer = memoryview(bytearray(BUFFER))
     with stream, target.open("wb", buffering=0) as out:
         while count := stream.recv_into(buffer):
             out.write(buffer[:count])
-        if durable:
-            os.fsync(out.fileno())
 
 
 def _digest(source: Path) -> None:

@@ -57,19 +57,21 @@ ensure_databases() {
     return 0
 }
 
-# What benchmarks compare with, unpacked and not installed: no daemon is started, no root needed.
+# What benchmarks compare with: programs of Debian unpacked and not installed, so that no daemon is
+# started and no root needed, and others in Python in an environment of their own.
 ensure_peers() {
-    local peers=$root/benchmarks/.peers work
-    [ -e "$peers/.done" ] && return
-    work=$(mktemp -d)
+    local lock=requirements/peers.lock python=$root/.venv-peers programs=$root/benchmarks/.peers work
+    [ "$(cat "$python/.stamp" 2>/dev/null)" = "$(sha256sum <"$lock")" ] && return
     echo "fetching peers to compare with (once) ..." >&2
+    work=$(mktemp -d)
+    rm -rf "$python" "$programs"
     if (cd "$work" && apt-get download xinetd openbsd-inetd ucspi-tcp) >/dev/null 2>&1 &&
-        mkdir -p "$peers" && for package in "$work"/*.deb; do dpkg -x "$package" "$peers"; done &&
-        "$venv/bin/python" -m venv "$peers/circus" &&
-        "$peers/circus/bin/python" -m pip install --quiet --disable-pip-version-check circus; then
-        touch "$peers/.done"
+        mkdir -p "$programs" && for package in "$work"/*.deb; do dpkg -x "$package" "$programs"; done &&
+        "$venv/bin/python" -m venv "$python" &&
+        "$python/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"; then
+        sha256sum <"$lock" >"$python/.stamp"
     else
-        echo "could not fetch all of them: some comparisons will be skipped" >&2
+        echo "could not fetch all of them: some comparisons will be left out" >&2
     fi
     rm -rf "$work"
 }

@@ -26,6 +26,7 @@ from socketpool.client.dial import dial_tcp
 from socketpool.core.ports import PortRange
 from socketpool.rsi.blocks import send_line_block
 from socketpool.rsi.session import await_event, greet
+from socketpool.supervision.rpc import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -255,14 +256,6 @@ class RunningPool:
 
         return eventually(idle, f"{count} idle {service}")
 
-    def assert_sound(self) -> None:
-        """No instance belongs to two leases, and the tables agree on who has which."""
-        leases = self.request("GET", "/v1/leases").body
-        held = sorted(e["port"] for lease in leases for e in lease["services"])
-        assert len(held) == len(set(held)), leases
-        taken = [i for i in self.instances() if i["state"] in {"leased", "draining"}]
-        assert sorted(i["port"] for i in taken) == held, (taken, leases)
-
     def log(self, name: str) -> str:
         return (self.state / "logs" / f"{name}.log").read_text()
 
@@ -289,8 +282,21 @@ class RunningPool:
         return psutil.Process(int((self.state / "supervisord.pid").read_text()))
 
     def server_pid(self) -> int:
-        """The pool server's process, as supervisorctl knows it."""
-        return int(self.supervisorctl("pid", "pool-server"))
+        """The pool server's process, as supervisord knows it."""
+        processes = Supervisor(self.state / "supervisor.sock").processes()
+        return next(p.pid for p in processes if p.name == "pool-server")
+
+    def await_server(self, *, after: int = 0) -> None:
+        """The pool server answers, as another process than ``after``."""
+
+        def back() -> bool:
+            try:
+                # The order matters: whoever asks supervisord has it notice deaths at once.
+                return self.server_pid() != after and self.request("GET", "/readyz").status == 200
+            except (OSError, ValueError, http.client.HTTPException):
+                return False
+
+        eventually(back, "the pool server to be back")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Stop it as a user does; returns the exit code."""

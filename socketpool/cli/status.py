@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from socketpool.cli.base import make_console, printable
 from socketpool.cli.pooloptions import with_pool
+from socketpool.errors import NotAuthorised
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +36,8 @@ def status(client: PoolClient, *, as_json: bool) -> None:
     _print_table(("instance", "port", "state", "pid", "lease"), rows)
     for instance in instances:
         _tell_failure(instance)
-    _tell_pool(client.pool())
+    with suppress(NotAuthorised):  # the rest is for the operator
+        _tell_pool(client.pool())
 
 
 def _tell_failure(instance: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,10 +28,12 @@ from socketpool.tunnel.loopback import listen_for
 from socketpool.tunnel.socks import PoolPorts, SocksRoute
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from socketpool.client.api import ClientLease, Leased, PoolClient
+    from socketpool.tunnel.forward import Route
     from socketpool.tunnel.lifecycle import TunnelState
     from socketpool.tunnel.reconnect import Tunnel
 
@@ -96,8 +99,10 @@ def tunnel(
         "accept_new": accept_new,
     }
     output = _JsonOutput() if as_json else _Output()
-    with through(_way(host, pool, given), say, output.changed) as (client, tunnel):
-        ends = _Ends(client, tunnel)
+    with (
+        through(_way(host, pool, given), say, output.changed) as (client, tunnel),
+        closing(_Ends(client, tunnel)) as ends,
+    ):
         if socks is not None:
             ends.offer_proxy(socks)
             output.proxy(str(Address(host=PROXY_HOST, port=socks)))
@@ -148,17 +153,20 @@ def _stay(
 
 
 class _Ends:
-    """The near ends of a tunnel: listeners that live as long as the process."""
+    """The near ends of a tunnel: what listens on this machine."""
 
     def __init__(self, client: PoolClient, tunnel: Tunnel) -> None:
         self._client = client
         self._tunnel = tunnel
+        self._forwarders: list[Forwarder] = []
+        self._pool_ports = PoolPorts((client.host, client.port), self._ports)
 
     def listen_for(self, lease: ClientLease) -> list[Leased]:
         """Listen for each service; returns them as they are reached here."""
+        self._pool_ports.learn({service.port for service in lease.services})
         address, listeners = listen_for(self._tunnel.name, [s.port for s in lease.services])
         for service, listener in zip(lease.services, listeners, strict=True):
-            Forwarder(listener, to_port(self._tunnel.dial, service.host, service.port), say)
+            self._forward(listener, to_port(self._tunnel.dial, service.host, service.port))
         return [service.model_copy(update={"host": address}) for service in lease.services]
 
     def offer_proxy(self, port: int) -> None:
@@ -167,8 +175,15 @@ class _Ends:
             listener = listen_on(PROXY_HOST, port, BACKLOG)
         except OSError as error:
             raise UsageError(f"--socks {port}: {error.strerror}") from None
-        server = (self._client.host, self._client.port)
-        Forwarder(listener, SocksRoute(PoolPorts(server, self._ports), self._tunnel.dial), say)
+        self._forward(listener, SocksRoute(self._pool_ports, self._tunnel.dial))
+
+    def close(self) -> None:
+        """Listen no more."""
+        for forwarder in self._forwarders:
+            forwarder.close()
+
+    def _forward(self, listener: socket.socket, route: Route) -> None:
+        self._forwarders.append(Forwarder(listener, route, say))
 
     def _ports(self) -> set[int]:
         return {int(instance["port"]) for instance in self._client.instances()}

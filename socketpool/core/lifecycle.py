@@ -92,6 +92,7 @@ INSTANCE = Machine[InstanceState, InstanceEvent](
         (InstanceState.DRAINING, InstanceEvent.RESUMED): InstanceState.LEASED,
         (InstanceState.RECYCLING, InstanceEvent.LOST): InstanceState.RECYCLING,
         (InstanceState.RECYCLING, InstanceEvent.SPAWNED): InstanceState.STARTING,
+        (InstanceState.RECYCLING, InstanceEvent.STOPPED): InstanceState.STOPPED,
         (InstanceState.RECYCLING, InstanceEvent.DRAINED): InstanceState.STOPPING,
         (InstanceState.FAILED, InstanceEvent.READY): InstanceState.IDLE,
         (InstanceState.FAILED, InstanceEvent.LOST): InstanceState.FAILED,

@@ -189,8 +189,8 @@ class Pool:
     def missing(self, service: str, waiting: int, now: float) -> int:
         """How many more instances are needed for those who wait, the warm set and what is to come.
 
-        Failed ones don't count, but for a service of which nothing works one more is tried only:
-        another port may help, more of them won't.
+        No more than the service may have.  Failed ones don't count, but for a service of which
+        nothing works one more is tried only: another port may help, more of them won't.
         """
         plan = self.services[service]
         states = Counter(i.state for i in self.of(service))
@@ -198,7 +198,8 @@ class Pool:
         gone = (*HELD, InstanceState.FAILED)
         coming = sum(count for state, count in states.items() if state not in gone)
         wanted = plan.warm + waiting + self.usage[service].ahead(now)
-        missing = max(0, wanted - coming)
+        room = plan.most - sum(states.values())
+        missing = max(0, min(wanted - coming, room))
         if failed and failed == sum(states.values()):
             return min(missing, max(0, plan.warm + 1 - failed))
         return missing

@@ -71,10 +71,10 @@ class Usage:
         return self._count * math.exp(min(0.0, self._counted_at - now) / RATE_SECONDS)
 
     def _turn(self, now: float) -> None:
-        passed = (now - self._half_since) / self.window
-        if passed >= 1:
-            self._halves = (self._halves[1] if passed < 2 else 0, 0)
-            self._half_since = now
+        halves = math.floor((now - self._half_since) / self.window)
+        if halves >= 1:
+            self._halves = (self._halves[1] if halves == 1 else 0, 0)
+            self._half_since += halves * self.window  # not now: what was late must not last longer
 
 
 def surplus_blocks(blocks: Sequence[Iterable[bool]], needed: int) -> list[int]:

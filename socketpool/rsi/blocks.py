@@ -10,7 +10,6 @@ import glob
 import hashlib
 import os
 import shutil
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
 
 PART_SUFFIX = ".part"
 NOTE_SUFFIX = ".stored"
-
-WRITE_BACK_BYTES = 8 << 20
-"""So much at a time the disk is given early, which leaves little to do for the fsync at the end."""
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -79,11 +75,12 @@ def write_file_block(
 ) -> str:
     """Receive one file and put it at ``target`` at once and whole; returns its SHA-256.
 
-    ``target`` is replaced only after size and digest agree.  Until then the bytes are beside it,
-    and stay there when the connection is cut, for the same transfer to go on.  A note beside it
-    tells afterwards which transfer it is from: when that is repeated, because its receipt was lost,
-    no byte needs to travel.  Raises :class:`FileRefused`, having told the sender, when the file is
-    larger than ``max_size``, can't be stored or arrived damaged.
+    ``target`` is replaced only after size and digest agree; when that goes to the disk is left to
+    the kernel, as no lease outlives a crash of the machine. Until then the bytes are beside it,
+    and stay there when the connection is cut, for the same transfer to go on. A note beside it
+    tells afterwards which transfer it is from: when that is repeated, because its receipt was
+    lost, no byte needs to travel. Raises :class:`FileRefused`, having told the sender, when the
+    file is larger than ``max_size``, can't be stored or arrived damaged.
     """
     kind, size = read_header(stream)
     if kind is not Kind.FILE:
@@ -102,7 +99,6 @@ def write_file_block(
             else:
                 with part.open("a+b", buffering=0) as out:
                     digest = _receive(stream, out, size, progress)
-                    os.fsync(out.fileno())
                 note.write_bytes(_noted(part, transfer_id))
                 part.replace(target)
     except FileRefused as refusal:
@@ -144,7 +140,6 @@ def _receive(stream: Stream, out: BinaryIO, size: int, progress: Progress | None
         digest.update(chunk)
     send_header(stream, Kind.GO, offset)
     left = size - offset
-    flushed = offset
     failure: OSError | None = None
     while left:
         # Even what can't be stored is taken in, so that the refusal gets through.
@@ -153,8 +148,6 @@ def _receive(stream: Stream, out: BinaryIO, size: int, progress: Progress | None
         left -= len(data)
         if failure is None:
             failure = _write(out, data)
-        if size - left - flushed >= WRITE_BACK_BYTES:
-            flushed = _write_back(out, flushed, size - left)
         if progress is not None:
             progress(size - left, size)
     agrees = read_exactly(stream, _DIGEST_BYTES) == digest.digest()
@@ -163,17 +156,6 @@ def _receive(stream: Stream, out: BinaryIO, size: int, progress: Progress | None
     if not agrees:
         raise FileRefused("the file was damaged in transit")
     return digest.digest()
-
-
-def _write_back(out: BinaryIO, start: int, end: int) -> int:
-    """Have the kernel begin to write a range to the disk; returns its end.
-
-    The advice makes Linux write what is dirty, then forget what is clean (mm/fadvise.c): of what
-    has just been received it forgets nothing.
-    """
-    if sys.platform == "linux":
-        os.posix_fadvise(out.fileno(), start, end - start, os.POSIX_FADV_DONTNEED)
-    return end
 
 
 def _write(out: BinaryIO, data: bytes) -> OSError | None:

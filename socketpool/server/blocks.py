@@ -35,7 +35,11 @@ log = logging.getLogger("socketpool.blocks")
 
 
 class Blocks:
-    """The blocks of one pool.  ``look`` is called when there is something new to be watched."""
+    """The blocks of one pool.
+
+    ``registered`` is called when there are instances to be started, and ``look`` when there are
+    some to be stopped.
+    """
 
     def __init__(
         self,
@@ -45,14 +49,15 @@ class Blocks:
         worker: Worker,
         *,
         host: str,
+        registered: Callable[[], None],
         look: Callable[[], None],
     ) -> None:
-        self.refused: set[str] = set()  # configuration files that supervisord can't read
         self._pool = pool
         self._state = state
         self._supervisor = supervisor
         self._worker = worker
         self._host = host
+        self._registered = registered
         self._look = look
         self._changing = asyncio.Lock()
         self._numbers: dict[str, int] = {}  # service -> highest block number
@@ -63,9 +68,13 @@ class Blocks:
         self._numbers[service] = max(self._numbers.get(service, 0), number)
         self._retiring.discard(block)
 
+    def refused_files(self) -> list[str]:
+        """The configuration files that supervisord could not read, and that were set aside."""
+        return sorted(f"{path.stem}.conf" for path in self._state.programs.glob("*.refused"))
+
     @property
-    def registering(self) -> bool:
-        """Whether instances are being registered, and started one by one, just now."""
+    def changing(self) -> bool:
+        """Whether blocks are being added or removed just now."""
         return self._changing.locked()
 
     async def keep_warm(self, services: Sequence[str], waiting: Mapping[str, int]) -> None:
@@ -151,22 +160,7 @@ class Blocks:
             registered = InstanceState.REGISTERED
             self._pool.add(Instance(service, port, block, registered, now))
         log.info("registered", extra={"block": block, "ports": f"{ports.start}-{ports.stop - 1}"})
-        for port in ports:
-            await self._start(self._pool.instances.get(port))
-            self._look()
-
-    async def _start(self, instance: Instance | None) -> None:
-        """Start one on its own: supervisord answers nobody while it starts many at once."""
-        if instance is None or instance.state is not InstanceState.REGISTERED:
-            return
-        try:
-            await self._worker(self._supervisor.start, instance.name)
-        except SocketpoolError as error:  # it is tried again when it is looked at
-            extra = {"instance": instance.name, "error": error.message}
-            log.warning("start failed", extra=extra)
-            return
-        if self._pool.instances[instance.port].state is InstanceState.REGISTERED:
-            self._pool.apply(instance.port, InstanceEvent.SPAWNED, _now())
+        self._registered()
 
     def _add_group(self, block: str) -> None:
         """For the worker: a bad file of somebody else's must not block ours."""
@@ -186,7 +180,6 @@ class Blocks:
                 self._supervisor.reload()
             except ConfigRefused as error:
                 path.rename(kept)
-                self.refused.add(path.name)
                 extra = {"file": path.name, "error": error.message}
                 log.error("supervisord refuses a file; set aside", extra=extra)
 

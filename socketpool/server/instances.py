@@ -1,7 +1,8 @@
-"""Keeps the instances: watches them, restarts what was given back, and tries again what failed.
+"""Keeps the instances: asks supervisord about them, and makes events of what happens to them.
 
-Everything that happens to an instance outside becomes an event of its state machine here.  RPCs run
-in one worker thread and probes in tasks of their own; leases never wait for them.
+Everything that happens to an instance outside becomes an event of its state machine here; what is
+then done about it is `Care`'s.  RPCs run in one worker thread and probes in tasks of their own;
+leases never wait for them.
 """
 
 from __future__ import annotations
@@ -9,21 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from typing import TYPE_CHECKING
 
 from socketpool.core.lifecycle import HELD, MOVING, InstanceEvent, InstanceState
 from socketpool.core.pool import EXITS_BEFORE_FAILED
-from socketpool.core.records import Instance
 from socketpool.errors import SocketpoolError
+from socketpool.server.adoption import adopt, note_needs, remove_unknown_files
 from socketpool.server.blocks import Blocks, drain
+from socketpool.server.care import Care
 from socketpool.server.drains import Drains
 from socketpool.server.exits import ExitWatch
 from socketpool.server.probes import Prober
+from socketpool.server.starter import Starter
 from socketpool.server.worker import Worker
-from socketpool.supervision import conf
 from socketpool.supervision.listeners import Listeners, is_stopped
-from socketpool.supervision.logtail import last_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -32,13 +32,16 @@ if TYPE_CHECKING:
     from socketpool.config.statedir import StateDir
     from socketpool.core.backoff import Backoff
     from socketpool.core.pool import Pool
-    from socketpool.core.records import Lease
+    from socketpool.core.records import Instance, Lease
     from socketpool.supervision.rpc import ProcessInfo, Supervisor
 
 MOVING_BEAT = 0.03
 """Seconds between looks while an instance is on its way; asking makes supervisord reap at once."""
 
 SLOW_BEAT = 1.0
+CALM_BEAT = 5.0
+"""The same where all instances are up: exits are told, and only operators do anything else."""
+
 FEW = 8
 """So many instances on their way are asked for one by one; for more of them, all at once."""
 
@@ -52,10 +55,13 @@ STARTING = frozenset(
 )
 """States from which an instance may be found ready by a look."""
 
+UP = HELD | {InstanceState.IDLE}
+
 LONG_LEASE = 1.0
 """Seconds."""
 
 SHARE = 0.2
+CALM_SHARE = 0.01
 """The share of its time that supervisord may be asked: with hundreds of processes it is slow."""
 
 log = logging.getLogger("socketpool.instances")
@@ -74,8 +80,6 @@ class InstanceKeeper:
         backoff: Backoff,
         changed: Callable[[], None],
     ) -> None:
-        self.backoff = backoff
-        self.last_words: dict[int, list[str]] = {}  # port -> end of the log of a failed instance
         self.worker = Worker()
         self._pool = pool
         self._state = state
@@ -85,72 +89,36 @@ class InstanceKeeper:
         self._full_look_at = 0.0
         self._exits = ExitWatch(self._exited)
         self.prober = Prober(pool, state, host=host, passed=self.look, suspect=self._distrust)
+        self.care = Care(pool, state, supervisor, self.worker, backoff=backoff, look=self.look)
+        self.starter = Starter(pool, supervisor, self.worker, look=self.look)
         self.blocks = Blocks(
             pool,
             state,
             supervisor,
             self.worker,
             host=host,
+            registered=self.starter.wake,
             look=self.look,
         )
         self.drains = Drains(
-            pool, state.drained, leaving=self.blocks.is_retiring, changed=self.look_at_all
+            pool, state.drained, leaving=self.blocks.is_retiring, changed=self._on_drained
         )
         self._gone: dict[int, int] = {}  # port -> the process that was last seen to end
-        self._halted: set[int] = set()  # failed instances that supervisord no longer respawns
-        self._renewed: set[int] = set()  # instances whose process ended since they were given back
-        self._outdated: set[int] = set()  # instances whose service was changed since they started
 
     def serve(self, services: dict[str, Service], changed: Collection[str] = ()) -> None:
         """From now on these are the services; instances of the changed ones are replaced."""
         self.prober.services = dict(services)
-        for instance in self._pool.instances.values():
-            if instance.service in changed:
-                self._outdated.add(instance.port)
-        self.look()
+        self.care.outdate(changed)
 
-    async def adopt(self, processes: list[ProcessInfo], leased: Collection[int]) -> None:
-        """Take over what supervisord already runs, after a restart of the pool server.
-
-        Instances in no lease that keep state between clients are restarted: nobody knows what
-        was done with them meanwhile.
-        """
-        groups = set()
-        for process in processes:
-            groups.add(process.group)
-            parsed = conf.parse_instance(process.group, process.name)
-            if parsed is not None and parsed[2] in self._pool.ports:
-                self._adopt_one(*parsed, process, held=parsed[2] in leased)
-        for path in self._state.programs.glob("*.conf"):
-            if path.stem not in groups:
-                path.unlink()
-        for name, service in self._pool.services.items():
-            spare = len(self._pool.of(name)) - service.warm
-            self._pool.usage[name].note_need(max(0, spare), _now())
-
-    def _adopt_one(
-        self, service: str, number: int, port: int, process: ProcessInfo, *, held: bool
-    ) -> None:
-        plan = self._pool.services.get(service)
-        name = f"{process.group}:{process.name}"
-        is_drained = plan is None or self.drains.covers(service, name)
-        if held:
-            state = InstanceState.DRAINING if is_drained else InstanceState.LEASED
-        elif is_drained:
-            state = InstanceState.STOPPING
-        elif process.at_rest:
-            state = InstanceState.REGISTERED
-        elif plan is not None and plan.restart and process.alive:
-            state = InstanceState.RECYCLING
-        else:
-            state = InstanceState.STARTING
-        pid = process.pid if process.alive else 0
-        self._pool.add(Instance(service, port, process.group, state, _now(), pid))
-        self.blocks.knows(process.group, service, number)
-        if pid:
-            self.prober.trust(pid)  # whatever it said, it said to the server before
-            if held:
-                self._watch(port, pid)
+    def adopt(self, processes: list[ProcessInfo], leased: Collection[int]) -> None:
+        """Take over what supervisord already runs; ``leased`` are the ports of live leases."""
+        for instance in adopt(self._pool, self.blocks, self.drains, processes, leased):
+            if instance.pid:
+                self.prober.trust(instance.pid)  # what it said, it said to the server before
+                if instance.state in HELD:
+                    self._watch(instance.port, instance.pid)
+        note_needs(self._pool)
+        remove_unknown_files(self._state.programs, processes)
 
     async def keep(self) -> None:
         """Watch for ever: observe, and act on what was observed."""
@@ -198,16 +166,22 @@ class InstanceKeeper:
         self.prober.close()
         self.worker.close()
 
+    def _on_drained(self) -> None:
+        self._changed()
+        self.look_at_all()
+
     # -- observation -------------------------------------------------------------------------
 
     def _needs_look(self, instance: Instance) -> bool:
         """Whether it is on its way, or waits for supervisord to respawn it.
 
-        What exits again and again while it is leased is left to supervisord's own slower pace.
+        What exits again and again while it is leased is left to supervisord's own slower pace, and
+        what was not started yet to the `Starter`.
         """
         if instance.state in HELD:
-            return not instance.pid and instance.exits < EXITS_BEFORE_FAILED
-        return instance.state in MOVING
+            loops = instance.exits >= EXITS_BEFORE_FAILED
+            return not (instance.pid or loops or self.care.is_parked(instance.port))
+        return instance.state in MOVING and instance.state is not InstanceState.REGISTERED
 
     async def _beat(self) -> None:
         self._look.clear()
@@ -218,7 +192,9 @@ class InstanceKeeper:
             processes: Iterable[ProcessInfo] = await self.worker(self._supervisor.processes)
             observed = list(self._pool.instances.values())
             cost = _now() - asked
-            self._full_look_at = _now() + max(SLOW_BEAT, cost / SHARE)
+            calm = all(i.pid and i.state in UP for i in observed)
+            pause = max(CALM_BEAT, cost / CALM_SHARE) if calm else max(SLOW_BEAT, cost / SHARE)
+            self._full_look_at = _now() + pause
         else:
             found = [await self.worker(self._supervisor.process, i.name) for i in moving]
             processes = [process for process in found if process is not None]
@@ -237,9 +213,9 @@ class InstanceKeeper:
                 extra = {"instance": instance.name, "error": str(error)}
                 log.warning("supervision failed", extra=extra)
         for instance in self._pool.overdue(_now()):
-            self._fail(instance)
+            self.care.fail(instance)
             news = True
-        self._replace_outdated()
+        self.care.replace_outdated()
         if news:
             self._changed()
 
@@ -258,16 +234,19 @@ class InstanceKeeper:
                 log.info("stopped by an operator", extra={"instance": instance.name})
             case InstanceState.STARTING | InstanceState.FAILED:
                 if pid and self._is_ready(instance, pid, listeners):
-                    self._note_ready(instance.port, pid)
+                    self._watch(instance.port, pid)
+                    self.care.note_ready(instance.port)
                     return True
                 if instance.state is InstanceState.FAILED:
-                    await self._try_again(instance, process, fresh=fresh)
+                    await self.care.try_again(instance, process, fresh=fresh)
             case InstanceState.RECYCLING:
-                await self._recycle(instance, process, pid)
+                await self.care.recycle(instance, process, pid)
             case InstanceState.STOPPING:
-                await self._stop(instance, process)
+                await self.care.stop(instance, process)
             case InstanceState.REGISTERED | InstanceState.STOPPED:
-                await self._at_rest(instance, process, fresh=fresh)
+                self._at_rest(instance, fresh=fresh)
+            case InstanceState.LEASED | InstanceState.DRAINING:
+                self.care.park(instance.port, parked=process.at_rest)
         return False
 
     def _identify(self, instance: Instance, process: ProcessInfo) -> tuple[int, bool]:
@@ -289,91 +268,26 @@ class InstanceKeeper:
             return False
         return self.prober.is_ready(instance, pid, listeners)
 
-    async def _at_rest(self, instance: Instance, process: ProcessInfo, *, fresh: bool) -> None:
+    def _at_rest(self, instance: Instance, *, fresh: bool) -> None:
         if fresh:
-            self._spawned(instance)  # if it was stopped, an operator has started it
+            self.care.spawned(instance)  # if it was stopped, an operator has started it
             if self.blocks.is_retiring(instance.block):
                 drain(self._pool, self._pool.instances[instance.port])
-        elif (
-            instance.state is InstanceState.REGISTERED
-            and process.at_rest
-            and not self.blocks.registering
-        ):
-            await self._start(instance)
-
-    def _note_ready(self, port: int, pid: int) -> None:
-        self._watch(port, pid)
-        instance = self._pool.apply(port, InstanceEvent.READY, _now())
-        self.last_words.pop(port, None)
-        self._halted.discard(port)
-        if instance.failures:
-            log.info("works again", extra={"instance": instance.name})
-
-    async def _try_again(self, instance: Instance, process: ProcessInfo, *, fresh: bool) -> None:
-        """What exits again and again is halted meanwhile; what is only slow is left to go on."""
-        port = instance.port
-        if process.at_rest:
-            if _now() >= instance.retry_at:
-                self._halted.discard(port)
-                await self._start(instance)
-            else:
-                self._halted.add(port)
-        elif port in self._halted and fresh:  # an operator has started it
-            self._halted.discard(port)
-            self._spawned(instance)
-        elif instance.exits >= EXITS_BEFORE_FAILED or _now() >= instance.retry_at:
-            await self._stop(instance, process)
-
-    async def _recycle(self, instance: Instance, process: ProcessInfo, pid: int) -> None:
-        """Have another process in its place; one that was there while it was leased won't do."""
-        if process.at_rest:
-            await self._start(instance)
-        elif pid and instance.port in self._renewed:
-            self._spawned(instance)  # supervisord has respawned it
-        elif pid:
-            await self._stop(instance, process)
-
-    async def _start(self, instance: Instance) -> None:
-        await self.worker(self._supervisor.start, instance.name)
-        if self._pool.instances.get(instance.port) == instance:
-            self._spawned(instance)
-
-    def _spawned(self, instance: Instance) -> None:
-        self._pool.apply(instance.port, InstanceEvent.SPAWNED, _now())
-        self._renewed.discard(instance.port)
-        self._outdated.discard(instance.port)
-
-    async def _stop(self, instance: Instance, process: ProcessInfo) -> None:
-        """Ask supervisord to stop it; in the moment between an exit and the respawn it can't."""
-        if process.at_rest:
-            if instance.state is InstanceState.STOPPING:
-                self._pool.apply(instance.port, InstanceEvent.STOPPED, _now())
-        elif process.state != "STOPPING":
-            await self.worker(self._supervisor.stop, instance.name)
+        elif instance.state is InstanceState.REGISTERED:
+            self.starter.wake()
 
     def _vanished(self, instance: Instance) -> None:
         """supervisord doesn't know it any more: an operator removed its group."""
         port = instance.port
         if instance.pid:
             self._lose(port)
+        self.care.park(port, parked=True)
         drain(self._pool, self._pool.instances[port])
         if self._pool.instances[port].state is InstanceState.STOPPING:
             self._pool.apply(port, InstanceEvent.STOPPED, _now())
         if self._pool.instances[port].state is InstanceState.STOPPED:
             self._pool.remove(port, _now())
             log.warning("removed by an operator", extra={"instance": instance.name})
-
-    def _fail(self, instance: Instance) -> None:
-        delay = self.backoff.delay(instance.failures + 1, random.random())  # noqa: S311
-        if instance.exits < EXITS_BEFORE_FAILED and instance.service in self._pool.services:
-            # It may only be slow, and must have longer at each try.
-            delay = max(delay, self._pool.services[instance.service].start_limit)
-        self._pool.fail(instance.port, _now() + delay, _now())
-        self.last_words[instance.port] = last_lines(
-            self._state.instance_log(instance.service, instance.port)
-        )
-        extra = {"instance": instance.name, "exits": instance.exits, "again_in": round(delay, 3)}
-        log.error("instance failed", extra=extra)
 
     # -- trust -------------------------------------------------------------------------------
 
@@ -389,31 +303,6 @@ class InstanceKeeper:
         if after.state not in HELD:
             self._exits.kill(instance.port)
             self.look()
-
-    def _replace_outdated(self) -> None:
-        """Restart instances of changed services, one of each service at a time.
-
-        When one fails in its new form, the others stay as they are.
-        """
-        if not self._outdated:
-            return
-        self._outdated &= self._pool.instances.keys()
-        busy = {
-            i.service
-            for i in self._pool.instances.values()
-            if i.state in MOVING
-            or (i.state is InstanceState.FAILED and i.port not in self._outdated)
-        }
-        for port in sorted(self._outdated):
-            instance = self._pool.instances[port]
-            if instance.state in HELD and not instance.dirty:
-                self._pool.apply(port, InstanceEvent.DISTRUSTED, _now())
-            elif instance.state is InstanceState.IDLE and instance.service not in busy:
-                busy.add(instance.service)
-                self._pool.apply(port, InstanceEvent.DISTRUSTED, _now())
-                self.look()
-            elif instance.state is InstanceState.FAILED:
-                self._pool.retry_now(port)
 
     # -- exits -------------------------------------------------------------------------------
 
@@ -435,8 +324,7 @@ class InstanceKeeper:
             self._pool.saw(port, 0)
             return
         instance = self._pool.apply(port, InstanceEvent.LOST, _now())
-        if instance.state is InstanceState.RECYCLING:
-            self._renewed.add(port)
+        self.care.note_exit(instance)
         log.info("process exited", extra={"instance": instance.name, "state": instance.state})
 
 

@@ -109,6 +109,7 @@ class Keeper:
         await self._recover()
         tasks = [
             asyncio.create_task(self.instances.keep()),
+            asyncio.create_task(self.instances.starter.keep()),
             asyncio.create_task(self.instances.prober.keep()),
             asyncio.create_task(self.reconciler.keep()),
             asyncio.create_task(self._reclaim()),
@@ -153,7 +154,7 @@ class Keeper:
         kept = {record.id for record in live}
         self._store.commit([Forget(r.id) for r in records if r.id not in kept])
         leased = {grant.port for record in live for grant in record.grants}
-        await self.instances.adopt(processes, leased)
+        self.instances.adopt(processes, leased)
         self.leases.restore(live, asyncio.get_running_loop().time())
         log.info("recovered", extra={"instances": len(self.pool.instances), "leases": len(live)})
 
@@ -185,7 +186,7 @@ class Keeper:
         self.pool.configure(service.plan() for service in settings.services.values())
         self.leases.limits = settings.lease
         self._know_clients(settings)
-        self.instances.backoff = _backoff(settings)
+        self.instances.care.backoff = _backoff(settings)
         self.instances.serve(settings.services, new.changed)
         self.leases.serve_waiting()
         self._short.set()

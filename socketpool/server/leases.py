@@ -87,7 +87,7 @@ class LeaseKeeper:
         self.queue = WaitQueue()
         self.stories = Stories()
         self._pool = pool
-        self._state = state
+        self._workspaces, self._trash = state.workspaces, state.trash
         self._journal = journal
         self._fence = fence
         self._tokens = tokens
@@ -258,17 +258,20 @@ class LeaseKeeper:
             time.time(),
             lease.grants,
         )
-        stored = self._establishing[lease.id] = self._journal.write(Save(record))
-        # The first callback of the future: the fence is open before any request goes on.
+        self._establishing[lease.id] = asyncio.get_running_loop().create_future()
+        stored = self._journal.write(Save(record))
         stored.add_done_callback(partial(self._established, lease, record.created, story))
         return lease
 
     def _established(
         self, lease: Lease, created: float, story: Story, stored: asyncio.Future[None]
     ) -> None:
-        del self._establishing[lease.id]
-        if stored.cancelled() or stored.exception() is not None:
+        established = self._establishing.pop(lease.id)
+        error = stored.exception()
+        if error is not None:
             self._end(lease, LeaseEvent.RELEASE)
+            established.set_exception(error)
+            established.exception()  # whether or not anybody waits for it
             return
         self._fence.admit((grant.port for grant in lease.grants), lease.generation)
         self._created[lease.id] = created
@@ -277,6 +280,7 @@ class LeaseKeeper:
         names = [grant.instance for grant in lease.grants]
         extra = {"lease": lease.id, "instances": names, "ttl": lease.ttl, "client": lease.client}
         log.info("lease granted", extra=extra)
+        established.set_result(None)
 
     async def _wait(
         self,
@@ -308,6 +312,7 @@ class LeaseKeeper:
             if waiting.future.done() or not waiting.sharers:
                 self.queue.leave(waiting)
                 self._waits.pop((ask.client, ask.key), None)
+                self.queue.serve()  # it may have stood before somebody who wants less
             if abandoned and not waiting.sharers:
                 self._give_back(waiting.future)
         if abandoned:
@@ -361,7 +366,7 @@ class LeaseKeeper:
     def _end(self, lease: Lease, event: LeaseEvent) -> None:
         self._fence.bar(grant.port for grant in lease.grants)
         try:
-            workspace.discard(self._state.workspaces, self._state.trash, lease.id)
+            workspace.discard(self._workspaces, self._trash, lease.id)
         except OSError as error:  # it is found again by who looks for leftovers
             log.warning("workspace kept", extra={"lease": lease.id, "error": error.strerror})
         self._returning(lease)

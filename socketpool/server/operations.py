@@ -91,7 +91,7 @@ def operation_routes(keeper: Keeper, dependencies: Sequence[Any]) -> APIRouter:
                 ForeignListener(port=f.port, pid=f.pid, program=f.program)
                 for f in keeper.reconciler.foreign
             ],
-            refused_files=sorted(keeper.instances.blocks.refused),
+            refused_files=keeper.instances.blocks.refused_files(),
         )
 
     @router.post("/drain", responses=problems)

@@ -7,6 +7,7 @@ else, neither the watch over supervisord nor a lease, ever waits for one.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import random
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 AT_A_TIME = 4
 """Probes of one service that cost something; the others don't wait for them."""
 
-TICK = 0.25
+TICK = 0.5
 RETRY_SECONDS = 0.2
 """Between two probes of an instance that starts."""
 
@@ -41,6 +42,9 @@ DOUBT_SECONDS = 1.0
 """Until an instance that failed one probe is probed again; failing that too, it is replaced."""
 
 STATUS_LINE_BYTES = 4096
+
+OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
+"""What says nothing about an instance, so that nobody is replaced for it."""
 
 log = logging.getLogger("socketpool.probes")
 
@@ -123,11 +127,12 @@ class Prober:
         return False
 
     async def _probe_start(self, service: Service, port: int, pid: int) -> None:
-        if await self._probe(service, port):
-            self._ready[port] = pid
-            self._passed()
-        else:
-            await asyncio.sleep(RETRY_SECONDS)
+        with suppress(OSError):
+            if await self._probe(service, port):
+                self._ready[port] = pid
+                self._passed()
+                return
+        await asyncio.sleep(RETRY_SECONDS)
 
     # -- liveness ----------------------------------------------------------------------------
 
@@ -137,7 +142,12 @@ class Prober:
         while True:
             now = loop.time()
             due = [i for i in self._pool.instances.values() if self._is_due(i, now)]
-            listeners = await asyncio.to_thread(Listeners) if due else None
+            plain = any(self.services[i.service].sdk is None for i in due)
+            try:
+                listeners = await asyncio.to_thread(Listeners) if plain else None
+            except OSError as error:
+                log.warning("probing failed", extra={"error": error.strerror})
+                due = []
             for instance in due:
                 task = asyncio.create_task(self._check(instance, listeners))
                 self._tasks.add(task)
@@ -159,7 +169,11 @@ class Prober:
 
     async def _check(self, instance: Instance, listeners: Listeners | None) -> None:
         service = self.services[instance.service]
-        reason = await self._complaint(service, instance, listeners)
+        try:
+            reason = await self._complaint(service, instance, listeners)
+        except OSError as error:
+            log.warning("probing failed", extra={"error": error.strerror})
+            return
         now = self._pool.instances.get(instance.port)
         if now is None or now.pid != instance.pid:
             return  # another process by now
@@ -179,12 +193,12 @@ class Prober:
 
         One that is leased may be busy, so it is only asked what costs it nothing.
         """
+        if service.sdk is not None:
+            return "" if await self._answers_alive(service, instance) else "it does not answer"
         if is_stopped(instance.pid):
             return "its process is stopped (SIGSTOP)"
         if listeners is not None and instance.port not in listeners.ports():
             return "it no longer listens"
-        if service.sdk is not None:
-            return "" if await self._answers_alive(service, instance) else "it does not answer"
         if instance.state in HELD or await self._probe(service, instance.port):
             return ""
         return f"its {service.readiness.kind} probe fails"
@@ -217,6 +231,7 @@ class Prober:
     # -- probes ------------------------------------------------------------------------------
 
     async def _probe(self, service: Service, port: int) -> bool:
+        """Whether the probe succeeds; raises OSError when we are out of descriptors ourselves."""
         readiness = service.readiness
         try:
             async with self._slots[service.name], asyncio.timeout(readiness.timeout):
@@ -224,7 +239,9 @@ class Prober:
                     return await self._get(port, readiness.path or "/")
                 if readiness.kind == "exec":
                     return await self._execute(service, port)
-        except OSError:  # TimeoutError among them
+        except OSError as error:  # TimeoutError among them
+            if error.errno in OUT_OF_DESCRIPTORS:
+                raise
             return False
         return True
 

@@ -52,7 +52,7 @@ class Reconciler:
 
     async def run_once(self) -> None:
         """Compare once."""
-        if not self._blocks.registering:
+        if not self._blocks.changing:
             self._restore_files()
         instances = {i.port: i.pid for i in self._pool.instances.values() if i.pid}
         await asyncio.to_thread(self._end_orphans, instances)
@@ -77,13 +77,7 @@ class Reconciler:
                 log.warning("a configuration file was missing", extra={"file": path.name})
 
     def _end_orphans(self, instances: dict[int, int]) -> None:
-        born: dict[int, float] = {}
-        for port, pid in instances.items():
-            try:
-                born[port] = psutil.Process(pid).create_time()
-            except psutil.Error:  # it has ended meanwhile; what it left may be looked at later
-                born[port] = 0.0
-        found = orphans(self._state.supervisor_socket, os.getppid(), born)
+        found = orphans(self._state.supervisor_socket, os.getppid(), instances)
         for process in found:
             log.warning("left behind by an instance", extra={"pid": process.pid})
         end(found, grace=ORPHAN_GRACE)

@@ -22,13 +22,11 @@ from socketpool.rsi.tokens import ensure_secret, read_secret
 from socketpool.supervision import conf
 from socketpool.supervision.files import spec_texts, write_settings
 from socketpool.supervision.launch import die_with_parent
-from socketpool.supervision.logtail import last_lines
+from socketpool.supervision.logtail import PipeTail, last_lines
 from socketpool.supervision.processes import end, strays, why_not
 from socketpool.supervision.rpc import Supervisor, SupervisorUnreachable
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from socketpool.config.settings import Settings
     from socketpool.config.statedir import StateDir
 
@@ -69,24 +67,21 @@ class Pool:
             )
         self._write_files()
         _raise_descriptor_limit()
-        with (self._state.logs / "supervisord.err").open("wb") as err:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "supervisor.supervisord",
-                    "-n",
-                    "-c",
-                    str(self._state.supervisord_conf),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=err,
-                stderr=err,
-                cwd=self._state.root,
-                start_new_session=True,  # Ctrl-C is for us; we then end it in order
-                preexec_fn=_end_when_parent_dies,  # noqa: PLW1509 - this process has one thread
-            )
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-P", "-m", "supervisor.supervisord"),
+                *("-n", "-c", str(self._state.supervisord_conf)),
+            ],
+            stdin=subprocess.DEVNULL,
+            # Not into a file: on a full disk it complains here, and dies when it can't.
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=self._state.root,
+            start_new_session=True,  # Ctrl-C is for us; we then end it in order
+            preexec_fn=_end_when_parent_dies,  # noqa: PLW1509 - this process has one thread
+        )
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        self._printed = PipeTail(self._process.stdout)
 
     def wait_ready(self) -> None:
         """Return when every service was started up; raises PoolFailed or TimedOut."""
@@ -184,7 +179,7 @@ class Pool:
     def _raise_if_dead(self) -> None:
         if self._process is not None and self._process.poll() is not None:
             raise PoolFailed(
-                "supervisord ended by itself: " + _end_of(self._state.logs / "supervisord.err"),
+                "supervisord ended by itself: " + _joined(self._printed.last_lines(5)),
                 hint=f"look into {self._state.logs / 'supervisord.log'}",
             )
         try:
@@ -195,7 +190,8 @@ class Pool:
             if process.name == conf.POOL_SERVER and process.state == "BACKOFF":
                 log = self._state.logs / f"{conf.POOL_SERVER}.log"
                 raise PoolFailed(
-                    "the pool server does not start: " + _end_of(log), hint=f"look into {log}"
+                    "the pool server does not start: " + _joined(last_lines(log, 5)),
+                    hint=f"look into {log}",
                 )
 
 
@@ -215,5 +211,5 @@ def _reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
 
 
-def _end_of(log: Path) -> str:
-    return " | ".join(last_lines(log, 5)) or "(nothing was logged)"
+def _joined(lines: list[str]) -> str:
+    return " | ".join(lines) or "(nothing was logged)"

@@ -1,21 +1,24 @@
 """What supervisord runs for every instance: prepare the process, then become the program.
 
-Runs as a script under ``python -I -S`` with the standard library alone, so that it costs a few
-milliseconds.  ``launch.py <service.json> <port>``; with the pool server's process id as a third
-argument it becomes the program by which the service is probed instead.
+Runs as a script under ``python -I -S`` with little of the standard library alone, so that it costs
+a few milliseconds: every instance's restart waits for it. ``launch.py <service.json> <port>``;
+with the pool server's process id as a third argument it becomes the program by which the service
+is probed instead.
 """
 
-import contextlib
+from __future__ import annotations
+
 import ctypes
-import itertools
 import json
 import os
-import pathlib
 import re
 import resource
 import signal
 import sys
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False  # as typing's own, which takes as long to import as all the rest
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
@@ -47,7 +50,7 @@ def end_with_supervisord(pid_file: str) -> None:
     The kernel only watches the parent that we have by now, so look whether that is supervisord.
     """
     die_with_parent(signal.SIGKILL)
-    if os.getppid() != int(pathlib.Path(pid_file).read_text(encoding="ascii")):
+    if os.getppid() != int(_read(pid_file)):
         sys.exit("supervisord has ended")
 
 
@@ -72,40 +75,51 @@ def fill(text: str, values: dict[str, str]) -> str:
     return re.sub(r"\{([a-z_]+)\}", lambda match: values.get(match[1], match[0]), text)
 
 
-def wipe(path: pathlib.Path) -> None:
+def wipe(path: str | os.PathLike[str]) -> None:
     """Delete a file, a link or a tree, whatever programs made of it; what can't be deleted stays.
 
     No link is followed, closed folders are opened, and each folder is moved up before it is
     emptied: one tree may be deeper than calls may be nested or a path may be long.
     """
-    if path.is_symlink() or not path.is_dir():
-        with contextlib.suppress(OSError):
-            path.unlink()
-        return
-    names = (f"{path}/{os.urandom(8).hex()}" for _ in itertools.count())
-    pending = [str(path)]
+    root = os.fspath(path)
+    pending = [root]
+    if os.path.islink(root) or not os.path.isdir(root):
+        pending = []
+        try:
+            os.unlink(root)
+        except OSError:
+            pass
     while pending:
         folder = pending.pop()
-        with contextlib.suppress(OSError):
-            os.chmod(folder, 0o700)  # noqa: PTH101 - of paths there may be very many
+        try:
+            os.chmod(folder, 0o700)
             with os.scandir(folder) as listed:
                 entries = list(listed)
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    os.chmod(entry.path, 0o700)  # noqa: PTH101
-                    pending.append(next(names))
-                    os.rename(entry.path, pending[-1])  # noqa: PTH104
+                    os.chmod(entry.path, 0o700)
+                    pending.append(f"{root}/{os.urandom(8).hex()}")
+                    os.rename(entry.path, pending[-1])
                 else:
-                    os.unlink(entry.path)  # noqa: PTH108
-            if folder != str(path):
-                os.rmdir(folder)  # noqa: PTH106
-    with contextlib.suppress(OSError):
-        path.rmdir()
+                    os.unlink(entry.path)
+            if folder != root:
+                os.rmdir(folder)
+        except OSError:
+            pass
+    try:
+        os.rmdir(root)
+    except OSError:
+        pass
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 def main(spec_path: str, port: str, probing: str = "") -> NoReturn:
     """Become the program that the specification names, or with ``probing`` the probe of it."""
-    spec: dict[str, Any] = json.loads(pathlib.Path(spec_path).read_text(encoding="utf-8"))
+    spec: dict[str, Any] = json.loads(_read(spec_path))
     if probing:
         die_with_parent(signal.SIGKILL)
         if os.getppid() != int(probing):
@@ -118,12 +132,12 @@ def main(spec_path: str, port: str, probing: str = "") -> NoReturn:
         for name, value in os.environ.items()
         if name in INHERITED or name.startswith(INHERITED_PREFIXES)
     }
-    scratch = pathlib.Path(spec["scratch"]) / port
-    values = {**spec["values"], "port": port, "workspace": str(scratch)}
+    scratch = f"{spec['scratch']}/{port}"
+    values = {**spec["values"], "port": port, "workspace": scratch}
     if spec["own_workspace"]:
         if not probing:
             wipe(scratch)
-            scratch.mkdir(mode=0o700, parents=True)
+            os.makedirs(scratch, mode=0o700)
         limit_resources(spec["limits"])
         os.chdir(scratch)
     if spec["notify"] and not probing:

@@ -19,6 +19,10 @@ LISTENING = "0A"
 
 MOST_DESCENDANTS = 1000
 
+_NOT_SHOWN = (FileNotFoundError, ProcessLookupError, PermissionError)
+"""The process has ended, or is another account's.  Any other error, such as that we are out of
+descriptors, says nothing about the process and must not be taken for news of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
@@ -33,14 +37,17 @@ class Foreign:
 
 
 class Listeners:
-    """Every listening TCP socket at one moment."""
+    """Every listening TCP socket at one moment.
+
+    Making one, and asking it about processes, raises OSError when the kernel can't be asked now.
+    """
 
     def __init__(self) -> None:
         self._inodes: dict[int, set[str]] = {}
         for table in ("net/tcp", "net/tcp6"):
             try:
                 lines = (PROC / table).read_text(encoding="ascii").splitlines()[1:]
-            except OSError:  # a kernel without IPv6
+            except FileNotFoundError:  # a kernel without IPv6
                 continue
             for line in lines:
                 fields = line.split()
@@ -103,7 +110,7 @@ def _family(pid: int) -> Iterator[int]:
 def _children(pid: int) -> list[int]:
     found: list[int] = []
     for task in _entries(PROC / str(pid) / "task"):
-        with suppress(OSError):  # the task has ended
+        with suppress(*_NOT_SHOWN):
             found += map(int, (task / "children").read_text(encoding="ascii").split())
     return found
 
@@ -112,7 +119,7 @@ def _sockets(pid: int) -> set[str]:
     """The names of the process's open files, sockets among them."""
     found: set[str] = set()
     for descriptor in _entries(PROC / str(pid) / "fd"):
-        with suppress(OSError):  # it was closed
+        with suppress(*_NOT_SHOWN):  # it was closed
             found.add(str(descriptor.readlink()))
     return found
 
@@ -120,7 +127,7 @@ def _sockets(pid: int) -> set[str]:
 def _entries(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
-    except OSError:  # the process has ended, or is another account's
+    except _NOT_SHOWN:
         return []
 
 

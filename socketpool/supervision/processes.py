@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -11,7 +12,6 @@ from socketpool.sockets import listen_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
 
 def child_of(parent: int, pid: int) -> int:
@@ -48,38 +48,39 @@ def strays(supervisor_socket: Path) -> list[psutil.Process]:
     After supervisord was killed its children live on and keep their ports.  Only ask when no
     supervisord is running on the socket.
     """
-    url = f"unix://{supervisor_socket}"
+    mark = f"SUPERVISOR_SERVER_URL=unix://{supervisor_socket}".encode()
     found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("SUPERVISOR_SERVER_URL") == url:
-                found.append(process)
-        except psutil.Error:
-            continue
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            # Read as it is: psutil takes twenty times as long for what most processes don't have.
+            with suppress(OSError, psutil.Error):
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append(psutil.Process(int(folder.name)))
     return found
 
 
 def orphans(
-    supervisor_socket: Path, supervisord_pid: int, instances: dict[int, float]
+    supervisor_socket: Path, supervisord_pid: int, instances: dict[int, int]
 ) -> list[psutil.Process]:
     """Processes that instances of before left behind under a supervisord that still runs.
 
-    They carry its mark, don't descend from it any more, and are older than the instance that now
-    has their name; ``instances`` are the processes of those, with their times of birth.  Whatever
-    an instance of now started belongs to it, even if it has been made a daemon.
+    They carry its mark, don't descend from it any more, and are older than the process that the
+    instance of their name has now; ``instances`` are those processes by port.  Whatever an instance
+    of now started belongs to it, even if it has been made a daemon.
     """
+    running = set(instances.values())
     found = []
     for process in strays(supervisor_socket):
-        try:
+        if process.pid in running:
+            continue
+        with suppress(psutil.Error):
             lineage = {p.pid for p in process.parents()} | {process.pid}
             if supervisord_pid in lineage:
                 continue
             name = process.environ().get("SUPERVISOR_PROCESS_NAME", "")
-            port = int(name) if name.isdigit() else 0
-            if process.create_time() < instances.get(port, float("inf")):
+            current = instances.get(int(name)) if name.isdigit() else None
+            if current is None or process.create_time() < psutil.Process(current).create_time():
                 found.append(process)
-        except psutil.Error:
-            continue
     return found
 
 

@@ -82,8 +82,10 @@ class _UnixTransport(xmlrpc.client.Transport):
         super().__init__()
         self._path = str(path)
 
-    def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ARG002
-        return _UnixConnection(self._path)
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        connection = _UnixConnection(self._path)
+        self._connection = host, connection  # so that close() finds it
+        return connection
 
 
 class Supervisor:

@@ -41,7 +41,7 @@ class Forwarder:
         self._listener = listener
         self._route = route
         self._note = note
-        self._slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._slots = threading.Semaphore(MAX_CONNECTIONS)
         self._closed = False
         self._acceptor = start("forward-accept", self._accept)
 
@@ -65,7 +65,11 @@ class Forwarder:
                 self._slots.release()  # given up meanwhile, or no descriptor left
                 time.sleep(0.05)
                 continue
-            start("forward", self._carry, connection)
+            try:
+                start("forward", self._carry, connection)
+            except RuntimeError:  # as in `relay`
+                reset(connection)
+                self._slots.release()
 
     def _carry(self, connection: socket.socket) -> None:
         try:

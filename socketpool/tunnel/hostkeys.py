@@ -165,6 +165,12 @@ def check_host_key(
             f"ssh-keygen -f {shlex.quote(str(entry.path))} -R {shlex.quote(name)}, "
             "then again with --accept-new",
         )
+    if known.has_authority(name):
+        raise HostKeyRefused(
+            f"the key of {name} is not known by itself: {shown}",
+            hint="known_hosts has an @cert-authority for it, and certificates of hosts are not "
+            f"supported; add the key: {name} {key.type} {key.base64}",
+        )
     if not accept_new or not paths:
         raise HostKeyRefused(
             f"the key of {name} is not known: {shown}",

@@ -51,9 +51,13 @@ class _Relay:
         self._failed = False
 
     def run(self) -> None:
-        up = start("relay-up", self._guard, self._up)
-        self._guard(self._down)
-        up.join()
+        try:
+            up = start("relay-up", self._guard, self._up)
+        except RuntimeError:  # no more threads for this account
+            self._failed = True
+        else:
+            self._guard(self._down)
+            up.join()
         os.close(self._stop)
         self._remote.close()
         if self._failed:
@@ -64,7 +68,7 @@ class _Relay:
     def _guard(self, direction: Callable[[], None]) -> None:
         try:
             direction()
-        except (_Stopped, OSError, EOFError):
+        except (_Stopped, OSError):
             self._failed = True
             os.eventfd_write(self._stop, 1)
             self._remote.close()  # wakes the other direction too, if it waits there
@@ -82,9 +86,10 @@ class _Relay:
 
     def _receive(self, buffer: memoryview) -> int:
         while True:
-            self._await(select.POLLIN)
-            with suppress(BlockingIOError):
+            try:
                 return self._local.recv_into(buffer)
+            except BlockingIOError:
+                self._await(select.POLLIN)
 
     def _send(self, data: memoryview) -> None:
         while data:

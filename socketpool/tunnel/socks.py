@@ -32,18 +32,23 @@ class PoolPorts:
     """The ports that belong to a pool, asked of it again when one is not known yet."""
 
     def __init__(self, server: tuple[str, int], ports: Callable[[], set[int]]) -> None:
-        self._host, self._server_port = server
+        self._host = server[0]
         self._ask = ports
+        self._own: set[int] = {server[1]}
         self._known: set[int] = set()
         self._asked = -REFRESH_SECONDS
         self._lock = threading.Lock()
+
+    def learn(self, ports: set[int]) -> None:
+        """These are the pool's, whatever it says: a client may not be shown all instances."""
+        self._own |= ports
 
     def allow(self, host: str, port: int) -> bool:
         """Whether the pool listens there; ``localhost`` is the loopback of its host."""
         host = LOOPBACK if host.lower() in {"localhost", "localhost."} else host
         if host != self._host:
             return False
-        if port == self._server_port or port in self._known:
+        if port in self._own or port in self._known:
             return True
         with self._lock:
             if time.monotonic() - self._asked >= REFRESH_SECONDS:

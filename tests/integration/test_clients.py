@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from pools import PROBE, WEB, PoolMaker, kill, run_tool
-from waiting import eventually
+from pools import PROBE, WEB, PoolMaker, ask_probe, kill, run_tool
 
 from socketpool.config.clients import token_hash
+from socketpool.errors import NotAuthorised
+from socketpool.rsi.tokens import LeaseClaim, LeaseTokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,17 +116,42 @@ def test_leases_and_quotas_of_clients_outlive_the_pool_server(pool: RunningPool)
     assert answer.status == 201
     pid = pool.server_pid()
     kill(pid)
-
-    def is_back() -> bool:
-        try:
-            return pool.server_pid() != pid and pool.request("GET", "/readyz").status == 200
-        except OSError:
-            return False
-
-    eventually(is_back, "the pool server to come back")
+    pool.await_server(after=pid)
     assert [x["lease"] for x in pool.request("GET", "/v1/leases", token=ACME).body] == [
         answer.body["lease"]
     ]
     again = pool.request("POST", "/v1/leases", {"services": ["probe"]}, token=ACME)
     assert again.body["code"] == "quota-exceeded"
     assert pool.request("DELETE", f"/v1/leases/{answer.body['lease']}", token=ACME).status == 204
+
+
+def test_a_thief_gets_nothing_with_tokens_that_are_not_for_it(pool: RunningPool) -> None:
+    """Of the wrong kind, for another lease, made up, or of a lease that has ended."""
+    tokens = LeaseTokens((pool.state / "lease.key").read_text().strip())
+    with pool.leased("probe", ttl=60) as ended:
+        claim = tokens.verify(ended["token"])
+    with pool.leased("probe") as mine, pool.leased("probe") as other:
+        own, others = tokens.verify(mine["token"]), tokens.verify(other["token"])
+        made_up = LeaseTokens("another key").sign(others)
+        mixed = [
+            LeaseClaim(other["lease"], own.generation + 2),
+            LeaseClaim(mine["lease"], others.generation + 1),
+            LeaseClaim(f"../{mine['lease']}", others.generation),
+            LeaseClaim(ended["lease"], claim.generation),
+        ]
+        for token in (mine["token"], ended["token"], made_up, pool.token, *map(tokens.sign, mixed)):
+            with pytest.raises(NotAuthorised):
+                ask_probe(other | {"token": token}, "write", name="stolen")
+        assert ask_probe(other, "write", name="own") == ["lock", "own"]
+        for token in (mine["token"], other["token"]):
+            assert pool.request("GET", "/v1/leases", token=token).status == 401
+    for method, path in (("POST", "/renew"), ("DELETE", ""), ("GET", "")):
+        for lease in (ended, mine, other):
+            answer = pool.request(method, f"/v1/leases/{lease['lease']}{path}", token=SHOP)
+            assert (answer.status, answer.body["code"]) == (404, "no-such-lease")
+
+
+def test_a_client_is_no_operator(pool: RunningPool) -> None:
+    for path, body in (("/v1/drain", {"target": "probe"}), ("/v1/reload", None)):
+        answer = pool.request("POST", path, body, token=SHOP)
+        assert (answer.status, answer.body["code"]) == (403, "operator-only")

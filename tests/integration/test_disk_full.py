@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from instances import Instance, running_instance
+from waiting import eventually
 
 from socketpool.archive.implode import FileRange
 from socketpool.archive.policy import find_policy
@@ -87,6 +88,8 @@ def test_a_disk_that_fills_up_on_the_way_is_told_with_its_reason(tmp_path: Path)
                 send_header(stream, Kind.FILE, len(content), os.urandom(16))
                 assert read_header(stream) == (Kind.GO, 0)
             send(one, content[: 5 * MIB])
+            (part,) = (it.workspaces / first.lease).glob(".incoming.zip.*.part")
+            eventually(lambda: part.stat().st_size == 5 * MIB, "what the first has sent, stored")
             send(other, content)
             send(other, digest_is_never_reached)
             kind, length = read_header(other)

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from invariants import assert_consistent
 from pools import PROBE, WEB, PoolMaker, ask_probe, kill, place, run_tool
 from waiting import eventually
 
@@ -29,7 +30,7 @@ def _pool() -> Iterator[RunningPool]:
 def pool(_pool: RunningPool) -> Iterator[RunningPool]:
     """A pool of which nothing is drained or leased, before and after."""
     yield _pool
-    _pool.assert_sound()
+    assert_consistent(_pool)
     for lease in _pool.request("GET", "/v1/leases").body:
         _pool.release(lease)
     drain(_pool, "--all", "--undo")
@@ -119,7 +120,7 @@ def test_the_drained_pool_stays_so_when_the_pool_server_is_killed(pool: RunningP
     eventually(back, "the pool server")
     assert "drained" in refused(pool, "web")
     assert ask_probe(lease, "echo", text="x") == "x"
-    pool.assert_sound()
+    assert_consistent(pool)
     pool.release(lease)
     assert drain(pool, "--all", "--wait", "60").returncode == 0
     eventually(lambda: set(states(pool)) == {"stopped"}, "all to stop")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import yaml
-from pools import PoolMaker, kill, run_tool
+from aside import Aside
+from pools import PoolMaker, belongings, kill, run_tool
 from waiting import eventually
 
 from socketpool.config.settings import extra_catalogue
@@ -45,6 +46,10 @@ def run(pool: RunningPool, *arguments: str) -> str:
     return done.stdout
 
 
+def shared_memory() -> set[Path]:
+    return set(Path("/dev/shm").glob("PostgreSQL.*"))
+
+
 def redis(entry: dict[str, Any], *commands: str) -> list[str]:
     with socket.create_connection((entry["host"], entry["port"]), 30) as stream:
         stream.sendall("".join(f"{c}\r\n" for c in commands).encode())
@@ -75,11 +80,11 @@ def test_a_program_reaches_redis_and_postgres_by_their_variables(pool: RunningPo
 
 
 def test_a_postgres_is_empty_for_each_lease_and_leaves_nothing_behind(pool: RunningPool) -> None:
-    before = set(Path("/dev/shm").iterdir())
+    before = shared_memory()
     make = 'psql "$POSTGRES_URL" -Atqc "create table kept (n int)" -c "select count(*) from kept"'
     for _ in range(2):
         assert run(pool, "postgres", "--wait", "120", "--", "sh", "-c", make) == "0\n"
-    assert not {p for p in set(Path("/dev/shm").iterdir()) - before if "PostgreSQL" in p.name}
+    assert not shared_memory() - before
 
 
 def test_a_postgres_that_was_killed_is_replaced_with_all_its_processes(pool: RunningPool) -> None:
@@ -90,6 +95,22 @@ def test_a_postgres_that_was_killed_is_replaced_with_all_its_processes(pool: Run
         kill(victim)
         eventually(lambda: pool.instance(entry["port"])["pid"] not in {0, victim}, "its successor")
         eventually(lambda: not any(p.is_running() for p in family), "the end of its family")
+
+
+def test_a_postgres_that_is_killed_while_it_starts_leaves_nothing_behind(
+    new_pool: PoolMaker,
+) -> None:
+    pool = start_pool(new_pool)
+    before = shared_memory()
+    asking = Aside(pool.request, "POST", "/v1/leases", {"services": ["postgres"], "wait": 0.5})
+
+    def makes_its_cluster() -> list[psutil.Process]:
+        return [p for p in belongings(pool.state) if "--boot" in p.cmdline()]
+
+    for process in eventually(makes_its_cluster, "the making of a cluster"):
+        process.kill()
+    asking.result()
+    assert not shared_memory() - before
 
 
 def test_a_program_that_is_not_installed_is_named(

@@ -138,7 +138,7 @@ def test_a_restart_of_the_pool_server_keeps_live_leases(hardy_pool: RunningPool)
     pids = {e["port"]: pool.instance(e["port"])["pid"] for e in lease["services"]}
     before = pool.server_pid()
     pool.supervisorctl("restart", "pool-server")
-    await_back(pool, before)
+    pool.await_server(after=before)
 
     assert "kept.txt" in ask_probe(lease, "write", name="more.txt")
     for entry in lease["services"]:
@@ -156,18 +156,6 @@ def test_a_restart_of_the_pool_server_keeps_live_leases(hardy_pool: RunningPool)
         pool.await_state(port, "idle")
 
 
-def await_back(pool: RunningPool, before: int) -> None:
-    """The pool server answers again, as another process."""
-
-    def back() -> bool:
-        try:
-            return pool.request("GET", "/readyz").status == 200 and pool.server_pid() != before
-        except (OSError, ValueError):
-            return False
-
-    eventually(back, "the pool server to be back")
-
-
 def test_a_killed_pool_server_comes_back_with_its_leases(hardy_pool: RunningPool) -> None:
     pool = hardy_pool
     lease = pool.lease("probe", "web", ttl=60)
@@ -177,7 +165,7 @@ def test_a_killed_pool_server_comes_back_with_its_leases(hardy_pool: RunningPool
     assert client.renew(lease["lease"]) > 0
     before = pool.server_pid()
     kill(before)
-    await_back(pool, before)
+    pool.await_server(after=before)
     assert client.renew(lease["lease"]) > 0, "its kept connection was closed meanwhile"
     live = [entry["lease"] for entry in pool.request("GET", "/v1/leases").body]
     assert live == [lease["lease"]]
@@ -199,7 +187,7 @@ def test_generations_grow_across_restarts(hardy_pool: RunningPool) -> None:
     pool.release(before)
     pid = pool.server_pid()
     kill(pid)
-    await_back(pool, pid)
+    pool.await_server(after=pid)
     with pool.leased("probe") as after:
         generations = [tokens.verify(lease["token"]).generation for lease in (before, after)]
     assert generations[0] < generations[1]
@@ -214,7 +202,7 @@ def test_a_lease_that_the_fence_does_not_admit_is_no_lease_after_a_restart(
     (pool.state / "workspaces" / "stray").mkdir()
     pid = pool.server_pid()
     kill(pid)
-    await_back(pool, pid)
+    pool.await_server(after=pid)
     assert pool.request("GET", f"/v1/leases/{lease['lease']}").status == 404
     pool.await_state(place(lease, "probe")["port"], "idle")
     eventually(lambda: not list((pool.state / "workspaces").iterdir()), "the stray to be swept")

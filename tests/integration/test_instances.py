@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from invariants import assert_consistent
 from pools import PROBE, WEB, PoolMaker, ask_probe, ended, kill, place, run_tool, session
 from traffic import Traffic
 from waiting import eventually
@@ -50,7 +52,7 @@ def pool(_pool: RunningPool) -> Iterator[RunningPool]:
 
     eventually(calm, "the pool to recover from the test before")
     yield _pool
-    _pool.assert_sound()
+    assert_consistent(_pool)
 
 
 @pytest.mark.parametrize("service", ["single", "web"])
@@ -178,7 +180,7 @@ def test_a_crash_loop_is_halted_shown_with_its_reason_and_heals_by_itself(
     healed = pool.await_state(instance["port"], "idle")
     assert healed["last_words"] == []
     with pool.leased("looping", wait=30):
-        pool.assert_sound()
+        assert_consistent(pool)
 
 
 def test_a_client_that_waits_while_the_last_instance_fails_is_told_at_once(
@@ -240,7 +242,7 @@ def test_a_service_grows_under_load_and_shrinks_again_when_that_is_over(
     )
     first = {i["port"]: i["pid"] for i in pool.instances()}
     leases = [pool.lease("probe", wait=60) for _ in range(8)]
-    pool.assert_sound()
+    assert_consistent(pool)
     assert len(pool.instances("probe")) >= 8
     grown = {i["port"] for i in pool.instances("probe")}
     for lease in leases:
@@ -256,7 +258,7 @@ def test_a_service_grows_under_load_and_shrinks_again_when_that_is_over(
     others = [pool.lease("other", wait=60) for _ in range(6)]
     taken = {place(lease, "other")["port"] for lease in others}
     assert taken.isdisjoint(given_up), "a port rests before it serves another service"
-    pool.assert_sound()
+    assert_consistent(pool)
 
 
 HTTP = """
@@ -305,6 +307,23 @@ def test_a_program_is_ready_when_its_probe_says_so_and_replaced_when_it_no_longe
     assert pool.instance(port)["state"] == "starting"
     flag.touch()
     pool.await_state(port, "idle")
+
+
+def test_an_overload_is_served_in_turn_and_leaves_nothing_behind(pool: RunningPool) -> None:
+    """Many more clients than instances, each restarted after each lease."""
+    with ThreadPoolExecutor(12) as clients:
+        leases = [clients.submit(_lease_and_release, pool, "web") for _ in range(24)]
+        ports = {lease.result() for lease in leases}
+    assert len(ports) == 1
+    with Traffic(pool, ("probe",), clients=10) as traffic:
+        traffic.await_served(60)
+    assert traffic.failures == []
+    assert len(pool.instances("probe")) <= 2
+
+
+def _lease_and_release(pool: RunningPool, service: str) -> int:
+    with pool.leased(service, wait=200) as lease:
+        return int(place(lease, service)["port"])
 
 
 def test_a_probe_that_hangs_delays_nobody_and_leaves_nothing_running(new_pool: PoolMaker) -> None:

@@ -6,6 +6,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import psutil
+from invariants import assert_consistent
 from pools import PROBE, WEB, PoolMaker, ask_probe, ended, kill, run_tool
 from waiting import eventually
 
@@ -27,7 +28,7 @@ def test_a_bad_file_in_conf_d_does_not_keep_the_pool_from_growing(new_pool: Pool
     assert (folder / "bad.refused").exists()
     told = run_tool("socketpool", "status", "--state-dir", pool.state).stdout
     assert "conf.d/bad.conf" in told
-    pool.assert_sound()
+    assert_consistent(pool)
 
 
 def test_a_file_of_ours_that_is_gone_comes_back(new_pool: PoolMaker) -> None:
@@ -49,7 +50,7 @@ def test_a_group_that_an_operator_removed_is_replaced(new_pool: PoolMaker) -> No
     pool.supervisorctl("stop", f"{block}:*")
     pool.supervisorctl("remove", block)
     eventually(lambda: pool.instance(port)["state"] == "draining", "to be noticed")
-    pool.assert_sound()
+    assert_consistent(pool)
     pool.release(lease)
     eventually(lambda: port not in {i["port"] for i in pool.instances()}, "to be forgotten")
     with pool.leased("probe", wait=30) as other:
@@ -66,6 +67,22 @@ def test_all_instances_stopped_by_an_operator_stay_so_until_they_are_started(
     pool.supervisorctl("start", "probe:*")
     pool.await_idle("probe", 2)
     assert len(pool.instances()) == 2
+
+
+def test_a_leased_instance_stopped_by_an_operator_stays_so_after_its_lease(
+    new_pool: PoolMaker,
+) -> None:
+    pool = new_pool.start({"probe": PROBE | {"warm": 1, "max": 1}})
+    lease = pool.lease("probe")
+    (instance,) = pool.instances()
+    pool.supervisorctl("stop", instance["instance"])
+    eventually(lambda: pool.instance(instance["port"])["pid"] == 0, "its end to be seen")
+    assert pool.instance(instance["port"])["state"] == "leased"
+    pool.release(lease)
+    pool.await_state(instance["port"], "stopped")
+    pool.supervisorctl("start", instance["instance"])
+    with pool.leased("probe", wait=30) as other:
+        assert ask_probe(other, "echo", text="x") == "x"
 
 
 def test_a_daemon_that_an_earlier_process_of_an_instance_left_is_ended(
@@ -96,7 +113,9 @@ def test_a_daemon_that_an_earlier_process_of_an_instance_left_is_ended(
 def test_a_restart_of_the_pool_server_finds_everything_as_it_was(new_pool: PoolMaker) -> None:
     pool = new_pool.start({"probe": PROBE | {"warm": 2, "max": 6}})
     leases = [pool.lease("probe", wait=60, ttl=120) for _ in range(4)]
+    pool.await_idle("probe", 2)  # what was grown meanwhile has come up
     before = {i["port"]: i["pid"] for i in pool.instances()}
+    assert 0 not in before.values()
     kill(pool.server_pid())
 
     def back() -> bool:
@@ -108,7 +127,7 @@ def test_a_restart_of_the_pool_server_finds_everything_as_it_was(new_pool: PoolM
     eventually(back, "the pool server")
     now = {i["port"]: i["pid"] for i in pool.instances()}
     assert {port: now.get(port) for port in before} == before
-    pool.assert_sound()
+    assert_consistent(pool)
     for lease in leases:
         assert ask_probe(lease, "echo", text="x") == "x"
         pool.release(lease)

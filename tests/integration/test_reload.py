@@ -9,6 +9,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from invariants import assert_consistent
 from pools import PROBE, PROBE_CODE, TOOLS, WEB, PoolMaker, ask_probe, clean_environment, run_tool
 from traffic import Traffic
 from waiting import eventually
@@ -65,7 +66,7 @@ def test_a_reload_under_traffic_touches_only_what_has_changed(new_pool: PoolMake
     with pool.leased("changing", wait=30) as lease:
         found = ask_probe(lease, "environment", "changing")
         assert found["NEW"] == str(lease["services"][0]["port"])
-    pool.assert_sound()
+    assert_consistent(pool)
 
 
 def test_changed_code_is_a_change_too(new_pool: PoolMaker) -> None:
@@ -94,9 +95,8 @@ def test_services_come_and_go(new_pool: PoolMaker) -> None:
     answer = pool.request("POST", "/v1/leases", {"services": ["web"], "wait": 60})
     assert (answer.status, answer.body["code"]) == (404, "unknown-service")
 
-    assert pool.request("GET", f"/v1/leases/{lease['lease']}").body["services"][0]["port"]
-    (held,) = [i for i in pool.instances("web") if i["state"] != "stopped"]
-    assert held["state"] == "draining"
+    port = pool.request("GET", f"/v1/leases/{lease['lease']}").body["services"][0]["port"]
+    assert pool.instance(port)["state"] == "draining"
     pool.supervisorctl("restart", "pool-server")  # what is on its way out stays so
     eventually(lambda: _states(pool, "web") in ({"draining"}, {"draining", "stopped"}), "as before")
     pool.release(lease)
@@ -107,7 +107,7 @@ def test_services_come_and_go(new_pool: PoolMaker) -> None:
     (pool.folder / "web").rename(pool.folder / "services" / "web")
     assert reload(pool).stdout == "added: web\n"
     with pool.leased("web", wait=30):
-        pool.assert_sound()
+        assert_consistent(pool)
 
 
 def _states(pool: RunningPool, service: str) -> set[str]:
@@ -137,7 +137,9 @@ def test_numbers_change_without_a_restart(new_pool: PoolMaker) -> None:
     assert (shown["warm"], shown["max"]) == (4, 9)
     pool.edit(services={"probe": {"warm": 1}})
     assert reload(pool).returncode == 0
-    eventually(lambda: len(pool.instances("probe")) <= 2, "to shrink", 60)
+    eventually(
+        lambda: len(pool.instances("probe")) <= 2, f"to shrink: {pool.log('pool-server')}", 60
+    )
 
 
 BAD = {

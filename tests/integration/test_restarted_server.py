@@ -32,7 +32,7 @@ def pool() -> Iterator[RunningPool]:
 
 
 def kill_server(pool: RunningPool) -> None:
-    """Once it counts as started: supervisord gives up on what ends in its first second thrice."""
+    """Once it counts as started: supervisord waits longer and longer for what ends before."""
     eventually(lambda: "RUNNING" in pool.supervisorctl("status", "pool-server"), "the pool server")
     kill(pool.server_pid())
 

@@ -90,15 +90,18 @@ class CuttingAfterReceipt(CuttingRelay):
         self.receipts = 0
 
     def _pump(
-        self, source: socket.socket, target: socket.socket, _budget: list[int], counted: bool
+        self, source: socket.socket, target: socket.socket, budget: list[int], counted: bool
     ) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
                 self.relayed += len(data) if counted else 0
                 before, receipt, after = (data, b"", b"") if counted else data.partition(RECEIPT)
+                if budget[0] <= 0:
+                    break  # the other way has just seen the receipt
                 if receipt:
                     self.receipts += 1
                 if self.receipts == 1 and receipt:
+                    budget[0] = 0
                     target.sendall(before + receipt)
                     break
                 target.sendall(before + receipt + after)

@@ -13,8 +13,10 @@ from click.testing import CliRunner
 
 from socketpool.cli.service import service
 from socketpool.config.models import PoolFile, ServiceFile
+from socketpool.config.profiles import ClientFile
 from socketpool.core.lifecycle import INSTANCE, LEASE, mermaid
 from socketpool.rsi.transfer import TRANSFER
+from socketpool.tunnel.lifecycle import TUNNEL
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
@@ -24,6 +26,7 @@ def test_the_diagrams_are_those_of_the_tables() -> None:
     lifecycles = (ROOT / "docs" / "lifecycles.md").read_text()
     assert mermaid(INSTANCE) in lifecycles
     assert mermaid(LEASE) in lifecycles
+    assert mermaid(TUNNEL) in lifecycles
     assert mermaid(TRANSFER) in (ROOT / "docs" / "protocol.md").read_text()
 
 
@@ -66,6 +69,12 @@ def test_what_making_a_service_prints_is_what_the_document_shows(
     result = CliRunner().invoke(service, ["new", "shout"])
     assert result.exit_code == 0
     assert textwrap.indent(result.output, "    ") == found[1]
+
+
+def test_the_example_of_profiles_is_valid() -> None:
+    text = (ROOT / "docs" / "tunnel.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert set(ClientFile.model_validate(yaml.safe_load(block)).profiles) == {"acme"}
 
 
 def test_the_example_configuration_shows_the_defaults() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +14,7 @@ from socketpool.config.statedir import StateDir
 from socketpool.errors import ConfigError
 from socketpool.server.reload import read_again
 from socketpool.supervision.files import HASHED_BYTES, fingerprint, spec_texts, write_settings
-from socketpool.supervision.logtail import LINE_CHARACTERS, last_lines
+from socketpool.supervision.logtail import LINE_CHARACTERS, PipeTail, last_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,3 +137,15 @@ def test_the_end_of_a_log_is_bounded(tmp_path: Path) -> None:
     assert lines[-2:] == ["\ufffd end", "last"]
     assert max(map(len, lines)) <= LINE_CHARACTERS
     assert "first" not in lines
+
+
+def test_a_program_can_always_print_and_its_last_words_are_kept() -> None:
+    script = "import sys; print('x' * 1_000_000); sys.exit('the reason')"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert process.stdout is not None
+        tail = PipeTail(process.stdout)
+        assert process.wait(30) == 1
+        *_, end = tail.last_lines()
+    assert end == "the reason"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -262,6 +263,24 @@ def test_who_is_cancelled_while_waiting_gets_nothing(within: Any) -> None:
     within(scenario)
 
 
+@pytest.mark.parametrize("leaves", ["hangs up", "has waited long enough"])
+def test_who_stood_behind_one_that_wanted_more_is_served_when_that_one_leaves(
+    within: Any, leaves: str
+) -> None:
+    async def scenario(house: House) -> None:
+        wanted_more = house.ask("up", "up", wait=10 if leaves == "hangs up" else 0.2)
+        await a_moment()
+        behind = house.ask(wait=300)
+        await a_moment()
+        assert not behind.done()
+        if leaves == "hangs up":
+            wanted_more.cancel()
+        assert (await behind).grants[0].port == 2000
+        assert wanted_more.done()
+
+    within(scenario)
+
+
 def test_an_unknown_service_is_refused_before_anything_else(within: Any) -> None:
     async def scenario(house: House) -> None:
         with pytest.raises(ServiceUnknown) as caught:
@@ -287,6 +306,44 @@ def test_after_a_restart_live_leases_are_those_the_fence_admits_at_all_instances
         house.keeper.restore(live, 0)
         assert house.admits(kept)
         assert not house.admits(without_instance)
+
+    within(scenario)
+
+
+@pytest.mark.parametrize(
+    ("clock_jumped_by", "left"), [(0, 60), (10 * 86400, 0), (-10 * 86400, 60), (3590, 10)]
+)
+def test_a_wall_clock_that_jumped_between_two_servers_can_only_shorten_a_lease_s_maximum_age(
+    within: Any, monkeypatch: pytest.MonkeyPatch, clock_jumped_by: float, left: float
+) -> None:
+    """Leases of a server live by the monotonic clock; two servers share the wall clock alone."""
+
+    async def scenario(house: House) -> None:
+        lease = await house.ask()
+        assert lease.until - lease.expires == pytest.approx(house.keeper.limits.max - 60)
+        true_time = time.time
+        monkeypatch.setattr(time, "time", lambda: true_time() + clock_jumped_by)
+        house.keeper.expire()
+        assert house.keeper.live() == [lease], "while the server runs, the wall clock is nothing"
+        restarted = Pool(
+            house.pool.services.values(), PortRange(2000, 2010), max_age=3600, new_id=lambda: "x"
+        )
+        restarted.add(Instance("up", 2000, "up", InstanceState.LEASED))
+        keeper = LeaseKeeper(
+            restarted,
+            house.state,
+            house.journal,
+            house.fence,
+            LeaseTokens("key"),
+            LeaseSettings(),
+            {},
+            wanted=lambda: None,
+        )
+        keeper.restore(house.store.load()[0], 100.0)
+        (again,) = keeper.live()
+        assert again.id == lease.id
+        assert again.expires - 100 == pytest.approx(left, abs=5)
+        assert again.until - 100 <= house.keeper.limits.max
 
     within(scenario)
 

@@ -19,10 +19,12 @@ from socketpool.core.lifecycle import (
     Machine,
     mermaid,
 )
+from socketpool.tunnel.lifecycle import TUNNEL, TunnelEvent, TunnelState
 
 MACHINES: list[tuple[Machine[Any, Any], Any, Any]] = [
     (INSTANCE, InstanceState, InstanceEvent),
     (LEASE, LeaseState, LeaseEvent),
+    (TUNNEL, TunnelState, TunnelEvent),
 ]
 STEPS = [
     pytest.param(machine, state, event, id=f"{state}+{event}")
@@ -38,15 +40,24 @@ leased+returned=idle leased+returned-dirty=recycling leased+lost=leased
 leased+distrusted=leased leased+drained=draining
 draining+returned=stopping draining+returned-dirty=stopping draining+lost=draining
 draining+distrusted=draining draining+resumed=leased
-recycling+lost=recycling recycling+spawned=starting recycling+drained=stopping
+recycling+lost=recycling recycling+spawned=starting
+recycling+stopped=stopped recycling+drained=stopping
 failed+ready=idle failed+lost=failed failed+spawned=starting failed+drained=stopping
 stopping+lost=stopping stopping+stopped=stopped stopping+resumed=recycling
 stopped+spawned=starting stopped+resumed=registered stopped+removed=removed
 """
 LEASE_TABLE = "active+renew=active active+release=released active+expire=expired"
+TUNNEL_TABLE = """\
+new+connected=up new+close=closed up+lost=reconnecting up+close=closed
+reconnecting+connected=up reconnecting+rejected=refused reconnecting+close=closed
+refused+close=closed
+"""
 
 
-@pytest.mark.parametrize(("machine", "text"), [(INSTANCE, INSTANCE_TABLE), (LEASE, LEASE_TABLE)])
+@pytest.mark.parametrize(
+    ("machine", "text"),
+    [(INSTANCE, INSTANCE_TABLE), (LEASE, LEASE_TABLE), (TUNNEL, TUNNEL_TABLE)],
+)
 def test_the_table_is_the_agreed_one(machine: Machine[Any, Any], text: str) -> None:
     assert {f"{s}+{e}={after}" for (s, e), after in machine.table.items()} == set(text.split())
 
@@ -60,7 +71,9 @@ def test_a_step_is_in_the_table_or_raises(machine: Any, state: Any, event: Any) 
             machine.after(state, event)
 
 
-@pytest.mark.parametrize(("machine", "start"), [(INSTANCE, "registered"), (LEASE, "active")])
+@pytest.mark.parametrize(
+    ("machine", "start"), [(INSTANCE, "registered"), (LEASE, "active"), (TUNNEL, "new")]
+)
 def test_every_state_can_be_reached(machine: Machine[Any, Any], start: str) -> None:
     reached = {start}
     for _ in machine.table:

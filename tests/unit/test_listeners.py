@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 from waiting import eventually
 
 from socketpool.supervision.listeners import Listeners, is_stopped
@@ -73,6 +75,22 @@ def test_a_foreign_listener_is_named() -> None:
         assert (one.port, one.pid) == (port, os.getpid())
         assert one.program == psutil.Process().name()
     assert Listeners().foreign([port]) == []
+
+
+def test_without_descriptors_nobody_is_said_not_to_listen() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        found = Listeners()
+        lowest_free = os.dup(listener.fileno())
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                Listeners()
+            with pytest.raises(OSError, match="Too many open files"):
+                found.owned(listener.getsockname()[1], os.getpid())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_process_is_stopped_between_sigstop_and_sigcont() -> None:

@@ -15,14 +15,14 @@ from typing import NoReturn
 
 DEBIAN = Path("/usr/lib/postgresql")
 ACCOUNTS = ("postgres", "nobody")
-CLONE_NEWUSER = 0x10000000
+CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER = 0x00020000, 0x08000000, 0x10000000
 
 THROWAWAY = {
     "fsync": "off",
     "full_page_writes": "off",
     "synchronous_commit": "off",
     "unix_socket_directories": "",
-    # In the workspace rather than in /dev/shm, where a killed postgres would leave it behind.
+    # In the workspace, for where no namespace can be made: /dev/shm would keep a killed one's.
     "dynamic_shared_memory_type": "mmap",
 }
 
@@ -30,8 +30,7 @@ THROWAWAY = {
 def main(host: str, port: str, workspace: str) -> NoReturn:
     """Doesn't return."""
     programs = find_programs()
-    if os.geteuid() == 0:
-        seem_unprivileged()
+    enter_namespaces()
     data = Path(workspace) / "data"
     made = subprocess.run(
         [
@@ -60,22 +59,36 @@ def find_programs() -> Path:
     sys.exit("can't run 'postgres': it is not installed; on Debian: apt-get install postgresql")
 
 
-def seem_unprivileged() -> None:
-    """Give this process another user's number, as far as it can see: postgres refuses root.
+def enter_namespaces() -> None:
+    """Shared memory that ends with this process, and for root another user's number.
 
-    Its workspace lies where no other account gets to, so it can't really become another.  See
-    user_namespaces(7).
+    The cluster is made by a postgres that leaves its shared memory behind when it is killed, and
+    postgres refuses root; the workspace lies where no other account gets to, so that it can't
+    really become another.  See user_namespaces(7).
     """
+    libc = ctypes.CDLL(None, use_errno=True)
+    uid, gid = os.geteuid(), os.getegid()
     try:
-        account = next(a for a in pwd.getpwall() if a.pw_name in ACCOUNTS)
-        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWUSER) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        Path("/proc/self/uid_map").write_text(f"{account.pw_uid} 0 1\n", encoding="ascii")
+        seen_as = uid or next(a.pw_uid for a in pwd.getpwall() if a.pw_name in ACCOUNTS)
+        _check(libc.unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWIPC))
+        for name, text in (
+            ("uid_map", f"{seen_as} {uid} 1"),
+            ("setgroups", "deny"),
+            ("gid_map", f"{gid} {gid} 1"),
+        ):
+            Path("/proc/self", name).write_text(text, encoding="ascii")
+        _check(libc.mount(b"none", b"/dev/shm", b"tmpfs", 0, b"mode=0700"))
     except (OSError, StopIteration) as error:
-        sys.exit(
-            "postgres refuses to run as root, and no user namespace can be made for it "
-            f"({error}); run the pool as an account of its own"
-        )
+        if uid == 0:
+            sys.exit(
+                "postgres refuses to run as root, and no user namespace can be made for it "
+                f"({error}); run the pool as an account of its own"
+            )
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _version(postgres: Path) -> float:

@@ -50,19 +50,18 @@ def server() -> Iterator[Sshd]:
 @pytest.fixture
 def forward() -> Iterator[Forward]:
     """Makes forwarders to a port behind a tunnel; gives the port to connect to."""
-    listeners = []
+    forwarders: list[Forwarder] = []
 
     def make(tunnel: Tunnel, port: int) -> int:
         listener = listen_on(HOST, 0, BACKLOG)
-        listeners.append(listener)
-        Forwarder(listener, to_port(tunnel.dial, HOST, port), notes.append)
-        return listener.getsockname()[1]
+        entrance = int(listener.getsockname()[1])
+        forwarders.append(Forwarder(listener, to_port(tunnel.dial, HOST, port), notes.append))
+        return entrance
 
     notes: list[str] = []
     yield make
-    for listener in listeners:
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
+    for forwarder in forwarders:
+        forwarder.close()
 
 
 def connect(port: int) -> socket.socket:
