@@ -14,10 +14,10 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-FAIL = "raise SystemExit('this release is made to fail')\n"
+FAIL = "\nraise SystemExit('this release is made to fail')\n"
 VARIANTS = {
     "next": ("99.1", None),
-    "broken": ("99.2", "socketpool/server/__main__.py"),
+    "broken": ("99.2", "socketpool/server/app.py"),
     "sick": ("99.3", "socketpool/catalogue/vendor/vendor.py"),
 }
 
@@ -46,14 +46,14 @@ def make(archive: Path, folder: Path) -> None:
             "./requirements.txt": requirements.encode(),
         }
         out = folder / f"socketpool-{version}-{digest[:12]}.tar"
-        write(out, changed, executable="./install")
+        write(out, changed, executable=("./install", "./link"))
         link = folder / f"{variant}.tar"
         link.unlink(missing_ok=True)
         link.symlink_to(out.name)
 
 
 def altered(wheel: bytes, version: str, spoiled: str | None) -> bytes:
-    """The wheel as another version, with one of its files replaced by one that fails."""
+    """The wheel as another version, with a line that fails after one of its files."""
     packed = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(wheel)) as old, zipfile.ZipFile(packed, "w") as new:
         for entry in old.infolist():
@@ -70,18 +70,18 @@ def altered(wheel: bytes, version: str, spoiled: str | None) -> bytes:
                     data,
                 )
             if name == spoiled:
-                data = FAIL.encode()
+                data += FAIL.encode()
             new.writestr(name, data)
     return packed.getvalue()
 
 
-def write(path: Path, members: dict[str, bytes], *, executable: str) -> None:
+def write(path: Path, members: dict[str, bytes], *, executable: tuple[str, ...]) -> None:
     """A tar archive of files."""
     with tarfile.open(path, "w") as out:
         for name, data in members.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
-            entry.mode = 0o755 if name == executable else 0o644
+            entry.mode = 0o755 if name in executable else 0o644
             out.addfile(entry, io.BytesIO(data))
 
 

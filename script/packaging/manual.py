@@ -47,11 +47,7 @@ def load_command(entry: importlib.metadata.EntryPoint) -> click.Command:
 
 
 def manual_page(name: str, command: click.Command) -> str:
-    """The command's help as a manual page: its headings are headings, what it indents is verbatim.
-
-    >>> "bold" and escape(".it's a-b")
-    "\\\\&.it's a\\\\-b"
-    """
+    """The command's help as a manual page: headings are headings, what it indents is verbatim."""
     with click.Context(command, info_name=name, max_content_width=80) as context:
         lines = command.get_help(context).splitlines()
     summary = lines[0].partition(" - ")[2]
