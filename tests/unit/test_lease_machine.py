@@ -89,7 +89,7 @@ class SlowDisk(ThreadPoolExecutor):
         def work() -> None:
             try:
                 done.set_result(fn(*args, **kwargs))
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001 - as an executor does
                 done.set_exception(error)
 
         self._work.append(work)
@@ -367,26 +367,26 @@ class LeaseMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """At the end all leases run out, and everything is free, and stored so."""
-        try:
+        with self.folder, contextlib.ExitStack() as server:
+            server.callback(self.end)
             self.store.fails = False
             self.disk.hangs = False
-            for _ in range(2):  # those who waited are granted what the first ones had
+            for _ in range(4):  # those who waited are granted what the first ones had
                 self.settle()
                 self.loop.now += 2 * MAX_AGE
                 self.settle()
                 self.call(self.keeper.expire)
             self.settle()
+            assert not self.asking, "nobody waits for ever"
             assert self.pool.leases == {}
             assert not any(i.state in HELD for i in self.pool.instances.values())
             assert self.admitted() == set()
-        finally:
-            self.end()
-        self.begin([])  # and what could not be stored is made up for
-        assert self.pool.leases == {}
-        assert self.store.load()[0] == []
-        assert self.pool.generation >= self.highest
-        self.end()
-        self.folder.cleanup()
+            server.pop_all().close()
+            self.begin([])  # and what could not be stored is made up for
+            server.callback(self.end)
+            assert self.pool.leases == {}
+            assert self.store.load()[0] == []
+            assert self.pool.generation >= self.highest
 
     # -- what always holds -------------------------------------------------------------------
 
