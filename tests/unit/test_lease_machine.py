@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import shutil
 import tempfile
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -117,8 +119,10 @@ class LeaseMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
-        self.state = StateDir(Path(self.folder.name) / "s")
+        folder = tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None)
+        # Also for a machine that hypothesis gives up on the way.
+        self.clean_up = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.state = StateDir(Path(folder) / "s")
         self.state.prepare()
         self.now = 0.0
         self.highest = 0  # generation that a client was told
@@ -386,7 +390,7 @@ class LeaseMachine(RuleBasedStateMachine):
         assert self.store.load()[0] == []
         assert self.pool.generation >= self.highest
         self.end()
-        self.folder.cleanup()
+        self.clean_up()
 
     # -- what always holds -------------------------------------------------------------------
 
