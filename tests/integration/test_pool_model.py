@@ -169,8 +169,8 @@ def test_whatever_happens_to_a_real_pool_nothing_is_leased_twice_and_nothing_is_
     run_state_machine_as_test(
         RealPoolMachine,
         settings=settings(
-            max_examples=5,
-            stateful_step_count=20,
+            max_examples=3,
+            stateful_step_count=18,
             phases=[Phase.explicit, Phase.generate],
             suppress_health_check=list(HealthCheck),
         ),
