@@ -374,7 +374,9 @@ class LeaseMachine(RuleBasedStateMachine):
         try:
             self.store.fails = False
             self.disk.hangs = False
-            for _ in range(2):  # those who waited are granted what the first ones had
+            for _ in range(60):  # those who waited are granted what the first ones had
+                if not self.pool.leases and not len(self.keeper.queue):
+                    break
                 self.settle()
                 self.loop.now += 2 * MAX_AGE
                 self.settle()
