@@ -173,7 +173,8 @@ class Instance:
 def _await_end(pid: int) -> None:
     """Return when the child has ended, unreaped, or its time to is up."""
     deadline = time.monotonic() + STOP_SECONDS
-    while time.monotonic() < deadline:
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None:
-            return
-        time.sleep(0.02)
+    with suppress(ChildProcessError):  # it has been reaped already
+        while time.monotonic() < deadline:
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None:
+                return
+            time.sleep(0.02)

@@ -17,7 +17,7 @@ from socketpool.errors import ArchiveError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CHUNK = 256 << 10
+CHUNK = 1 << 20
 PIECE = 4 << 20
 """Bytes handed to the kernel at once; progress is told after each."""
 

@@ -73,6 +73,7 @@ class Prober:
         self._suspect = suspect
         self._messages = ReadyMessages(state.notify_socket)
         self._said_ready: set[int] = set()  # instances' processes, as the kernel named the senders
+        self._speakers: set[int] = set()  # senders of whom it is not known yet for which they spoke
         self._answers: dict[int, asyncio.Future[None]] = {}  # process -> its answer
         self._ready: dict[int, int] = {}  # port -> process whose readiness probe succeeded
         self._starting: dict[int, asyncio.Task[None]] = {}
@@ -115,6 +116,7 @@ class Prober:
         if service is None:
             return False
         if service.notifies:
+            self._place_speakers()
             return pid in self._said_ready
         if service.readiness.kind == "listen":
             return True
@@ -221,12 +223,20 @@ class Prober:
 
     def _note(self, message: Message) -> None:
         if message.text == READY:
-            self._said_ready.add(child_of(os.getppid(), message.pid))
+            self._speakers.add(message.pid)
+            self._place_speakers()
             self._passed()
         elif message.text == ALIVE:
             answer = self._answers.get(message.pid)
             if answer is not None and not answer.done():
                 answer.set_result(None)
+
+    def _place_speakers(self) -> None:
+        """Find out which instances were spoken for; without descriptors, at the next look."""
+        with suppress(OSError):
+            for pid in list(self._speakers):
+                self._said_ready.add(child_of(os.getppid(), pid))
+                self._speakers.discard(pid)
 
     # -- probes ------------------------------------------------------------------------------
 

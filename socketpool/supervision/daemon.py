@@ -112,7 +112,8 @@ class Pool:
     def wait(self) -> None:
         """Return when supervisord has ended."""
         if self._process is not None:
-            self._process.wait()
+            # Not Popen's wait: what a signal's handler raises in it could leave its lock taken.
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
 
     def stop(self) -> bool:
         """End everything, whatever state it is in; False when nothing had been started."""

@@ -91,7 +91,12 @@ class AliveSocket:
         path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.settimeout(0)
-        self._socket.bind(str(path))
+        # Through its folder's descriptor: the path itself may be longer than a socket's can be.
+        folder = os.open(path.parent, os.O_PATH | os.O_CLOEXEC)
+        try:
+            self._socket.bind(f"/proc/self/fd/{folder}/{path.name}")
+        finally:
+            os.close(folder)
 
     def fileno(self) -> int:
         """Readable when somebody asks."""

@@ -97,7 +97,8 @@ def test_a_lease_whose_holder_never_heard_of_it_ends_by_its_time_to_live(
 ) -> None:
     ask = {"services": list(BOTH), "ttl": 2}
     assert die_of(pool, faults, "admit-after", "POST", "/v1/leases", ask) is None
-    eventually(lambda: not assert_consistent(pool), "the lease's end")
+    eventually(lambda: pool.request("GET", "/v1/leases").body == [], "the lease's end")
+    assert assert_consistent(pool) == {}
 
 
 @pytest.mark.parametrize(
@@ -169,4 +170,6 @@ def test_a_jump_of_the_wall_clock_ends_no_lease_early_and_keeps_none_for_ever(
         assert 0 < left <= 30
     short = pool.lease("probe", ttl=1)
     faults.set_clock(-2 * year)
-    eventually(lambda: list(assert_consistent(pool)) == [lease["lease"]], f"the end of {short}")
+    path = f"/v1/leases/{short['lease']}"
+    eventually(lambda: pool.request("GET", path).status == 404, "the end of a short lease")
+    assert list(assert_consistent(pool)) == [lease["lease"]]

@@ -216,6 +216,7 @@ def test_a_server_without_descriptors_works_on_and_blames_no_instance_for_it(
     server.rlimit(psutil.RLIMIT_NOFILE, limits)
     pool.await_server()
     assert pool.server_pid() == server.pid
+    assert "Exception in callback" not in pool.log("pool-server")
     assert_all_free(pool)
     after = {i["port"]: i["pid"] for i in pool.instances()}
     assert {p for p in before if before[p] != after[p]} == {victim["port"]}
