@@ -21,6 +21,8 @@ NEW = {
     r"/etc/(passwd|group|shadow|gshadow|subuid|subgid)-?": r"-rw-r[-w]-(r--|---) root:\w+",
     r"/etc/socketpool": "drwxr-x--- root:socketpool",
     r"/etc/socketpool/pool.yml": "-rw-r----- root:socketpool",
+    r"/etc/socketpool/services(/\w+)?": "drwxr-x--- root:socketpool",
+    r"/etc/socketpool/services/.*": "-rw-r----- root:socketpool",
     r"/etc/ssh/sshd_config.d/socketpool-tunnel.conf": "-rw-r--r-- root:root",
     r"/etc/sudoers.d/socketpool": "-r--r----- root:root",
     r"/etc/systemd/system/socketpool.service": "-rw-r--r-- root:root",
