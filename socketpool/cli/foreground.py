@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from socketpool.cli.base import say
@@ -11,7 +13,6 @@ from socketpool.config.hostfacts import is_loopback
 from socketpool.sockets import open_socket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import FrameType
 
 
@@ -24,17 +25,17 @@ class Reload(Exception):
 
 
 class Stopper:
-    """Raises `Stop` at the first signal; more of them must not disturb the stopping.
+    """Hears the signals that end a command; where it looks for them is where they take effect.
 
-    With ``reloads`` SIGHUP is no such signal where there is no terminal that could be closed: it
-    raises `Reload`, but only within `wait`.
+    Their handler only takes a note and wakes `wait`: an exception that it raised could come up
+    anywhere, where a library swallows it or leaves a lock taken.  With ``reloads`` SIGHUP asks for
+    a `Reload` where there is no terminal that could be closed.
     """
 
     def __init__(self, *, reloads: bool = False) -> None:
-        self.asked = False
+        self._stop = self._reload = False
         self._reloads = reloads and not _has_terminal()
-        self._waiting = False
-        self._reload_asked = False
+        self._wake, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def listen(self) -> None:
         """From now on."""
@@ -42,25 +43,34 @@ class Stopper:
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
                 signal.signal(number, self._on_signal)
 
-    def wait(self, end: Callable[[], None]) -> None:
-        """Do ``end``, which returns when there is nothing to wait for any more."""
-        try:
-            self._waiting = True
-            if self._reload_asked:  # while something else was done
+    def check(self) -> None:
+        """Raise `Stop` when a signal asked for it."""
+        if self._stop:
+            raise Stop
+
+    def wait(self, descriptor: int) -> None:
+        """Return when it can be read from; raises `Stop` and `Reload`."""
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        while True:
+            self.check()
+            if self._reload:
+                self._reload = False
                 raise Reload
-            end()
-        finally:
-            self._waiting = self._reload_asked = False
+            ready = [fd for fd, _ in poll.poll()]
+            if self._wake in ready:
+                os.read(self._wake, 4096)  # a signal that comes now was noted before this
+            elif ready:
+                return
 
     def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
         if signum == signal.SIGHUP and self._reloads:
-            self._reload_asked = True
-            if self._waiting and not self.asked:
-                self._waiting = False
-                raise Reload
-        elif not self.asked:
-            self.asked = True
-            raise Stop
+            self._reload = True
+        else:
+            self._stop = True
+        with suppress(BlockingIOError):  # so many that it wakes anyway
+            os.write(self._waker, b"!")
 
 
 def _has_terminal() -> bool:

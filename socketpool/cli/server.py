@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from contextlib import closing
 from typing import NoReturn
@@ -35,7 +36,7 @@ def serve_pool(target: str, listen: Address | None, state_dir: str | None) -> in
         stopper.listen()
         pool.start()
         say(f"starting {len(settings.services)} services …")
-        pool.wait_ready()
+        pool.wait_ready(stopper.check)
         _announce(settings, state, pool)
         say_ready()  # to systemd, where that started us
         _wait(pool, stopper)
@@ -45,20 +46,23 @@ def serve_pool(target: str, listen: Address | None, state_dir: str | None) -> in
         say("stopping …")
         return 0
     finally:
-        stopper.asked = True
         if pool.stop():
             say("stopped")
 
 
 def _wait(pool: Pool, stopper: Stopper) -> None:
     """Return when supervisord has ended; at each SIGHUP have the configuration read again."""
-    while True:
-        try:
-            stopper.wait(pool.wait)
-        except Reload:
-            _reload(pool)
-        else:
-            return
+    supervisord = os.pidfd_open(pool.supervisord_pid)
+    try:
+        while True:
+            try:
+                stopper.wait(supervisord)
+            except Reload:
+                _reload(pool)
+            else:
+                return
+    finally:
+        os.close(supervisord)
 
 
 def _reload(pool: Pool) -> None:

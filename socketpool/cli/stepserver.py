@@ -16,7 +16,7 @@ from socketpool.development.instance import Instance, Tie, find_service, open_st
 from socketpool.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, exists=True, path_type=Path)
@@ -99,9 +99,9 @@ def _serve(
             instance = Instance(found, listen, state, tie)
             try:
                 instance.start()
-                _follow(instance, lambda: _announce(kind, listen, tie, instance))
+                output = instance.output(stopper.wait)
+                _follow(output, lambda: _announce(kind, listen, tie, instance))
             finally:
-                stopper.asked = True
                 instance.stop()
     except Stop:
         say("stopped")
@@ -121,9 +121,9 @@ def _check(tie: Tie) -> None:
         )
 
 
-def _follow(instance: Instance, announce: Callable[[], None]) -> None:
+def _follow(output: Iterator[dict[str, Any]], announce: Callable[[], None]) -> None:
     """Show what the instance logs until it ends."""
-    for entry in instance.output():
+    for entry in output:
         event = str(entry.pop("event", ""))
         if event == LISTENING:
             announce()

@@ -28,13 +28,16 @@ from socketpool.supervision import launch
 from socketpool.supervision.files import service_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from socketpool.config.fields import Address
     from socketpool.config.settings import Service
 
 LEASE = "development"
 STOP_SECONDS = 3.0
+READ_BYTES = 65536
+LINE_BYTES = 1 << 20
+"""What it prints without an end of line is cut there."""
 
 
 class Tie(NamedTuple):
@@ -89,7 +92,7 @@ class Instance:
         self._listen = listen
         self._state = state
         self._tie = tie
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def token_file(self) -> Path:
@@ -112,21 +115,27 @@ class Instance:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
+            bufsize=0,
             start_new_session=True,  # Ctrl-C is for us; we then end it in order
         )
 
-    def output(self) -> Iterator[dict[str, Any]]:
-        """What it logs, until it ends; a line that it prints is the event of an entry."""
+    def output(self, wait: Callable[[int], None]) -> Iterator[dict[str, Any]]:
+        """What it logs, until it ends; a line that it prints is the event of an entry.
+
+        ``wait`` returns when there is something to read from a descriptor, and may raise.
+        """
         if self._process is None or self._process.stdout is None:
             return
-        for line in self._process.stdout:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                entry = None
-            yield entry if isinstance(entry, dict) else {"event": line.rstrip("\n")}
+        descriptor, rest = self._process.stdout.fileno(), b""
+        while True:
+            wait(descriptor)
+            block = os.read(descriptor, READ_BYTES)
+            *lines, rest = (rest + block).split(b"\n")
+            if len(rest) > LINE_BYTES or not block:
+                lines, rest = [*lines, rest] if rest else lines, b""
+            yield from map(_entry, lines)
+            if not block:
+                return
 
     def stop(self) -> None:
         """End it, whatever state it is in, and take its workspace and token away."""
@@ -168,6 +177,15 @@ class Instance:
         tied = {"client": self._service.client, "replace": self._tie.replace}
         spec["notify"] = ""  # nobody waits for it but the reader of its log
         return spec | tied | {"file": str(self._tie.file), "result": str(self._tie.result)}
+
+
+def _entry(line: bytes) -> dict[str, Any]:
+    text = line.decode("utf-8", "replace")
+    try:
+        entry = json.loads(text)
+    except ValueError:
+        entry = None
+    return entry if isinstance(entry, dict) else {"event": text}
 
 
 def _await_end(pid: int) -> None:

@@ -27,6 +27,8 @@ from socketpool.supervision.processes import end, strays, why_not
 from socketpool.supervision.rpc import Supervisor, SupervisorUnreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from socketpool.config.settings import Settings
     from socketpool.config.statedir import StateDir
 
@@ -83,10 +85,15 @@ class Pool:
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
         self._printed = PipeTail(self._process.stdout)
 
-    def wait_ready(self) -> None:
-        """Return when every service was started up; raises PoolFailed or TimedOut."""
+    def wait_ready(self, check: Callable[[], None]) -> None:
+        """Return when every service was started up; raises PoolFailed or TimedOut.
+
+        ``check`` is called again and again, and may raise.
+        """
         deadline = time.monotonic() + START_SECONDS
+        check()
         while not self._is_ready():
+            check()
             self._raise_if_dead()
             if time.monotonic() > deadline:
                 raise TimedOut(
@@ -109,11 +116,11 @@ class Pool:
         listen = self._settings.listen
         return _reachable(listen.host), listen.port, read_secret(self._state.token)
 
-    def wait(self) -> None:
-        """Return when supervisord has ended."""
-        if self._process is not None:
-            # Not Popen's wait: what a signal's handler raises in it could leave its lock taken.
-            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+    @property
+    def supervisord_pid(self) -> int:
+        """The process of supervisord, our child."""
+        assert self._process is not None  # noqa: S101 - it was started
+        return self._process.pid
 
     def stop(self) -> bool:
         """End everything, whatever state it is in; False when nothing had been started."""

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,9 +125,20 @@ def test_signals_in_a_hurry_are_success_too(new_pool: PoolMaker) -> None:
     pool.assert_nothing_left()
 
 
-def test_a_signal_while_it_starts_stops_it(new_pool: PoolMaker) -> None:
+@pytest.mark.parametrize("pause", [0.0, 0.003, 0.01, 0.03, 0.1])
+def test_a_stop_amid_a_reload_is_not_lost(new_pool: PoolMaker, pause: float) -> None:
+    pool = new_pool.start(SMALL)
+    pool.process.send_signal(signal.SIGHUP)
+    time.sleep(pause)
+    assert pool.stop(signal.SIGTERM) == 0
+    pool.assert_nothing_left()
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.1, 0.3, 0.6, 1.0])
+def test_a_signal_while_it_starts_stops_it(new_pool: PoolMaker, delay: float) -> None:
     pool = new_pool.start(SMALL, ready=False)
     eventually((pool.state / "supervisord.pid").exists, "supervisord's start")
+    time.sleep(delay)
     assert pool.stop(signal.SIGINT) == 0
     pool.assert_nothing_left()
 

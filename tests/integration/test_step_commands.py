@@ -356,7 +356,7 @@ def test_a_download_without_or_against_the_manifest_changes_nothing(
 
 def test_a_download_that_is_cut_goes_on_where_it_was(tmp_path: Path) -> None:
     """The instance sends the very same file again, so the client's part is still good."""
-    home, content = tmp_path / "home", os.urandom(8 << 20)
+    home, content = tmp_path / "home", os.urandom(24 << 20)
     home.mkdir()
     for name in ("a.zip", "changed.zip"):
         with zipfile.ZipFile(home / name, "w") as out:
