@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
+import time
 from typing import TYPE_CHECKING
 
 from socketpool.core.lifecycle import MOVING, InstanceEvent, InstanceState
@@ -78,7 +78,7 @@ class Care:
 
     def note_ready(self, port: int) -> None:
         """A starting or failed instance is ready."""
-        instance = self._pool.apply(port, InstanceEvent.READY, _now())
+        instance = self._pool.apply(port, InstanceEvent.READY, time.monotonic())
         self.last_words.pop(port, None)
         self._halted.discard(port)
         if instance.failures:
@@ -88,7 +88,7 @@ class Care:
         """What exits again and again is halted meanwhile; what is only slow is left to go on."""
         port = instance.port
         if process.at_rest:
-            if _now() >= instance.retry_at:
+            if time.monotonic() >= instance.retry_at:
                 self._halted.discard(port)
                 await self._start(instance)
             else:
@@ -96,13 +96,13 @@ class Care:
         elif port in self._halted and fresh:  # an operator has started it
             self._halted.discard(port)
             self.spawned(instance)
-        elif instance.exits >= EXITS_BEFORE_FAILED or _now() >= instance.retry_at:
+        elif instance.exits >= EXITS_BEFORE_FAILED or time.monotonic() >= instance.retry_at:
             await self.stop(instance, process)
 
     async def recycle(self, instance: Instance, process: ProcessInfo, pid: int) -> None:
         """Have another process in its place; one that was there while it was leased won't do."""
         if process.at_rest and instance.port in self._parked:
-            self._pool.apply(instance.port, InstanceEvent.STOPPED, _now())
+            self._pool.apply(instance.port, InstanceEvent.STOPPED, time.monotonic())
         elif process.at_rest:
             await self._start(instance)
         elif pid and instance.port in self._renewed:
@@ -112,7 +112,7 @@ class Care:
 
     def spawned(self, instance: Instance) -> None:
         """It has another process, or is about to."""
-        self._pool.apply(instance.port, InstanceEvent.SPAWNED, _now())
+        self._pool.apply(instance.port, InstanceEvent.SPAWNED, time.monotonic())
         self._renewed.discard(instance.port)
         self._parked.discard(instance.port)
         self._outdated.discard(instance.port)
@@ -121,7 +121,7 @@ class Care:
         """Ask supervisord to stop it; in the moment between an exit and the respawn it can't."""
         if process.at_rest:
             if instance.state is InstanceState.STOPPING:
-                self._pool.apply(instance.port, InstanceEvent.STOPPED, _now())
+                self._pool.apply(instance.port, InstanceEvent.STOPPED, time.monotonic())
         elif process.state != "STOPPING":
             await self._worker(self._supervisor.stop, instance.name)
 
@@ -131,7 +131,7 @@ class Care:
         if instance.exits < EXITS_BEFORE_FAILED and instance.service in self._pool.services:
             # It may only be slow, and must have longer at each try.
             delay = max(delay, self._pool.services[instance.service].start_limit)
-        self._pool.fail(instance.port, _now() + delay, _now())
+        self._pool.fail(instance.port, time.monotonic() + delay, time.monotonic())
         self.last_words[instance.port] = last_lines(
             self._state.instance_log(instance.service, instance.port)
         )
@@ -161,7 +161,7 @@ class Care:
                 self._pool.retry_now(instance.port)
             elif instance.service not in busy and self._may_replace(instance, marked):
                 busy.add(instance.service)
-                self._pool.apply(instance.port, InstanceEvent.DISTRUSTED, _now())
+                self._pool.apply(instance.port, InstanceEvent.DISTRUSTED, time.monotonic())
                 self._look()
 
     @staticmethod
@@ -175,7 +175,3 @@ class Care:
         await self._worker(self._supervisor.start, instance.name)
         if self._pool.instances.get(instance.port) == instance:
             self.spawned(instance)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
