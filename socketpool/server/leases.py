@@ -18,6 +18,7 @@ from socketpool.core.lifecycle import LeaseEvent
 from socketpool.core.pool import Exhausted, UnknownService
 from socketpool.core.records import Lease
 from socketpool.errors import NoCapacity, SocketpoolError, UsageError
+from socketpool.logs import log_event
 from socketpool.rsi import workspace
 from socketpool.rsi.tokens import LeaseClaim
 from socketpool.server.asking import (
@@ -292,9 +293,13 @@ class LeaseKeeper:
         self._created[lease.id] = created
         self.stories.granted(story, lease)
         self._wanted()
-        names = [grant.instance for grant in lease.grants]
-        extra = {"lease": lease.id, "instances": names, "ttl": lease.ttl, "client": lease.client}
-        log.info("lease granted", extra=extra)
+        told = {
+            "lease": lease.id,
+            "instances": [grant.instance for grant in lease.grants],
+            "ttl": lease.ttl,
+            "client": lease.client,
+        }
+        log_event(log, "lease granted", told)
         established.set_result(lease)
 
     async def _wait(
@@ -404,7 +409,7 @@ class LeaseKeeper:
         self._pool.end(lease.id, event, time.monotonic())
         if self._created.pop(lease.id, None) is not None:
             self.stories.ended(lease.id, event)
-            log.info("lease ended", extra={"lease": lease.id, "how": event})
+            log_event(log, "lease ended", {"lease": lease.id, "how": event})
         self.queue.serve()
         self._wanted()
         forgotten = self._journal.write_later(Forget(lease.id))
