@@ -120,8 +120,8 @@ ensure_docker() {
         return 2
     fi
     # Where systemd doesn't run, its hierarchy may be missing; containers that run systemd need it.
-    if [ ! -e /sys/fs/cgroup/cgroup.controllers ] && [ ! -d /sys/fs/cgroup/systemd ]; then
-        mkdir /sys/fs/cgroup/systemd 2>/dev/null ||
+    if [ ! -e /sys/fs/cgroup/cgroup.controllers ] && ! grep -q name=systemd /proc/mounts; then
+        mkdir -p /sys/fs/cgroup/systemd 2>/dev/null ||
             { mount -o remount,rw /sys/fs/cgroup && mkdir /sys/fs/cgroup/systemd; } || return
         mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd || return
     fi
