@@ -92,8 +92,6 @@ class LeaseLane:
         return client is not None and handle(request, client, reply)
 
     def _create(self, request: HotRequest, client: str, reply: Reply) -> bool:
-        if (b"content-type", JSON) not in request.headers:
-            return False
         try:
             asked = LeaseRequest.model_validate_json(request.body)
         except ValidationError:

@@ -117,6 +117,17 @@ def test_both_ways_answer_the_same(shared_pool: RunningPool, ask: dict[str, Any]
     assert shape(whole) == shape(in_pieces)
 
 
+@pytest.mark.parametrize("kind", ["", "application/x-www-form-urlencoded", "text/plain"])
+def test_a_body_is_json_whatever_it_is_called(shared_pool: RunningPool, kind: str) -> None:
+    """``curl -d`` calls it a form."""
+    with closing(Wire(shared_pool)) as wire:
+        named = wire.create()
+        request = named.replace(b"application/json", kind.encode())
+        for answer in (wire.ask(request), wire.ask(request[:-5], request[-5:])):
+            assert answer.status == 201
+            wire.ask(wire.release(answer.json["lease"]))
+
+
 def test_an_unknown_lease_is_refused_the_same_both_ways(shared_pool: RunningPool) -> None:
     with closing(Wire(shared_pool)) as wire:
         request = wire.release("0123456789abcdef")
