@@ -18,7 +18,8 @@ from socketpool.tunnel.threads import start
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from socketpool.client.dial import Connection
+    from socketpool.tunnel.channel import TunnelStream
+    from socketpool.tunnel.pipe import Batch
 
 CHUNK = 1 << 20
 _LINGER_RESET = struct.pack("ii", 1, 0)  # close() sends RST, tcp(7)
@@ -35,7 +36,7 @@ def reset(connection: socket.socket) -> None:
     connection.close()
 
 
-def relay(local: socket.socket, remote: Connection) -> None:
+def relay(local: socket.socket, remote: TunnelStream) -> None:
     """Carry bytes until both directions have ended, then close both; raises nothing."""
     with suppress(OSError):
         local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -44,7 +45,7 @@ def relay(local: socket.socket, remote: Connection) -> None:
 
 
 class _Relay:
-    def __init__(self, local: socket.socket, remote: Connection) -> None:
+    def __init__(self, local: socket.socket, remote: TunnelStream) -> None:
         self._local = local
         self._remote = remote
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -80,8 +81,8 @@ class _Relay:
         self._remote.shutdown(socket.SHUT_WR)
 
     def _down(self) -> None:
-        while data := self._remote.recv(CHUNK):
-            self._send(memoryview(data))
+        while batch := self._remote.recv_batch(CHUNK):
+            self._send(batch)
         self._local.shutdown(socket.SHUT_WR)
 
     def _receive(self, buffer: memoryview) -> int:
@@ -91,10 +92,10 @@ class _Relay:
             except BlockingIOError:
                 self._await(select.POLLIN)
 
-    def _send(self, data: memoryview) -> None:
-        while data:
+    def _send(self, batch: Batch) -> None:
+        while batch:
             try:
-                data = data[self._local.send(data) :]
+                batch.skip(self._local.sendmsg(batch.pieces))
             except BlockingIOError:
                 self._await(select.POLLOUT)
 

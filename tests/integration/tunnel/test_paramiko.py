@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tunnels import HOST, digest_of, send_noise, serving, tunnel_through
 
-from socketpool.tunnel import link
+from socketpool.tunnel import packets
 
 if TYPE_CHECKING:
     import pytest
@@ -31,7 +31,7 @@ def test_when_it_asks_for_new_keys_is_still_ours_to_say(
 
     with caplog.at_level(logging.DEBUG, logger="paramiko.transport"):
         assert not asked()
-        monkeypatch.setattr(link._Packets, "REKEY_BYTES", 2 << 20)
+        monkeypatch.setattr(packets.Packets, "REKEY_BYTES", 2 << 20)
         assert asked()
 
 
