@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -106,17 +106,27 @@ def tunnel(
         if socks is not None:
             ends.offer_proxy(socks)
             output.proxy(str(Address(host=PROXY_HOST, port=socks)))
-        if not services:
-            return _stay(ctx, argv, dict(os.environ), lambda: True)
         lost = threading.Event()
-        with leased(client, list(services), wait=wait, ttl=ttl, lost=lost.set) as lease:
-            near = ends.listen_for(lease)
-            output.leased(lease, near)
-            environment = os.environ | lease_environment(lease.id, near)
+
+        def go_on() -> bool:
+            return tunnel.failure is None and not lost.is_set()
+
+        with ExitStack() as stack:
+            environment = dict(os.environ)
+            if services:
+                lease = stack.enter_context(
+                    leased(client, list(services), wait=wait, ttl=ttl, lost=lost.set)
+                )
+                near = ends.listen_for(lease)
+                output.leased(lease, near)
+                environment |= lease_environment(lease.id, near)
             try:
-                code = _stay(ctx, argv, environment, lambda: not lost.is_set())
+                code = _stay(ctx, argv, environment, go_on)
             finally:
+                failure = tunnel.failure
                 tunnel.stop_waiting()  # giving back must not wait for a host that is away
+    if failure is not None:
+        raise failure
     if lost.is_set():
         raise NotAuthorised(
             f"lease {lease.id} has ended",

@@ -11,7 +11,6 @@ import io
 import os
 import socket
 import threading
-import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -23,12 +22,7 @@ if TYPE_CHECKING:
     import paramiko
     from typing_extensions import Buffer
 
-    from socketpool.tunnel.pipe import Batch
-
-BULK = 32 << 10
-GATHERING = 0.001
-"""After a read of so many bytes, so many seconds pass before the next: paramiko's thread then takes
-in several packets before it has to hand over, which saves a quarter of the CPU of a download."""
+    from socketpool.tunnel.pipe import Batch, Deliver, Pipe
 
 
 class TunnelStream:
@@ -36,8 +30,8 @@ class TunnelStream:
 
     def __init__(self, channel: paramiko.Channel) -> None:
         self._channel = channel
-        channel.in_buffer.in_batches = True  # type: ignore[attr-defined]  # it is a Pipe
-        self._in_bulk = False
+        self._pipe = cast("Pipe", channel.in_buffer)
+        self._pipe.in_batches = True
         self._readers = 0
         self._closing = False
         self._lock = threading.Lock()
@@ -66,14 +60,15 @@ class TunnelStream:
 
     def recv_batch(self, size: int) -> Batch:
         """As `recv`, in the pieces in which it came, which saves putting them together."""
-        if self._in_bulk and len(self._channel.in_buffer) < BULK:
-            time.sleep(GATHERING)
         with _as_socket():
             got = cast("Batch", self._channel.recv(size))
-        self._in_bulk = len(got) >= BULK
         if not got:
             self._check_end()
         return got
+
+    def deliver_by(self, deliver: Deliver) -> None:
+        """Have what comes passed on while a thread waits in `recv_batch`; see `Pipe`."""
+        self._pipe.deliver_by(deliver)
 
     def sendall(self, data: Buffer) -> None:
         """All of it; raises BrokenPipeError when the other side takes no more."""

@@ -53,16 +53,21 @@ class Packets(Packetizer):
         self._bytes_left = self.REKEY_BYTES
         self._packets_left = self.REKEY_PACKETS
         self._pipes: dict[int, Pipe] = {}
+        self._attached: set[int] = set()
+        self._ended: set[int] = set()
+        self._fed: set[Pipe] = set()
 
     def attach(self, channel: paramiko.Channel) -> None:
         """Have a channel that was just opened read from its pipe."""
-        pipe = self._pipes.get(channel.get_id())
-        if pipe is None:  # closed again already
-            return
+        number = channel.get_id()
+        pipe = self._pipes[number]
         with channel.lock:
             channel.in_buffer = pipe  # type: ignore[assignment]
             if channel.eof_received or channel.closed:
                 pipe.close()
+        self._attached.add(number)
+        if number in self._ended:
+            self._forget(number)
 
     def set_inbound_cipher(self, block_engine: Any, *rest: Any, **named: Any) -> None:
         """From now on packets come encrypted with this."""
@@ -94,6 +99,7 @@ class Packets(Packetizer):
                     message.seqno = self._number
                 self._number = (self._number + 1) & 0xFFFFFFFF
             if not carried:
+                self._wake()
                 return kind, message
             if self.need_rekey():
                 raise NeedRekeyException
@@ -108,14 +114,22 @@ class Packets(Packetizer):
             # Made before paramiko learns of the channel, so that none of its data is missed.
             self._pipes[number] = Pipe()
         elif kind == CHANNEL_CLOSE:
-            self._pipes.pop(number, None)
+            self._ended.add(number)
+            if number in self._attached:  # else what it has sent is still to be read
+                self._forget(number)
         elif (pipe := self._pipes.get(number)) is not None:
             size = int.from_bytes(view[4:8], "big")
             if size > len(view) - 8:
                 raise SSHException("data that is longer than its packet")
             pipe.feed(view[8 : 8 + size])
+            self._fed.add(pipe)
             return True
         return False
+
+    def _forget(self, number: int) -> None:
+        self._pipes.pop(number, None)
+        self._attached.discard(number)
+        self._ended.discard(number)
 
     def _decrypt(self, engine: _Engine) -> tuple[memoryview, int]:
         """A packet, from its padding's length on, and where its padding begins."""
@@ -136,6 +150,8 @@ class Packets(Packetizer):
         return memoryview(packet), end
 
     def _take(self, size: int, *, between: bool = False) -> memoryview:
+        if self._fed and self._wire.ahead < size:
+            self._wake()
         while True:
             try:
                 return self._wire.take(size)
@@ -148,6 +164,12 @@ class Packets(Packetizer):
                 if self.closed:
                     raise EOFError from None
                 raise
+
+    def _wake(self) -> None:
+        """Tell the readers, once for all that was read ahead: each change of threads costs."""
+        for pipe in self._fed:
+            pipe.wake()
+        self._fed.clear()
 
     def _count(self, size: int) -> None:
         """Ask for new keys in time; raises SSHException when they don't come."""

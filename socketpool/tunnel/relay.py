@@ -37,11 +37,15 @@ def reset(connection: socket.socket) -> None:
 
 
 def relay(local: socket.socket, remote: TunnelStream) -> None:
-    """Carry bytes until both directions have ended, then close both; raises nothing."""
-    with suppress(OSError):
-        local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    local.settimeout(0)
-    _Relay(local, remote).run()
+    """Carry bytes until both directions have ended, then close both.
+
+    Raises OSError when there is no descriptor for it; ``local`` is open still then.
+    """
+    with remote:
+        with suppress(OSError):
+            local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        local.settimeout(0)
+        _Relay(local, remote).run()
 
 
 class _Relay:
@@ -56,11 +60,16 @@ class _Relay:
             up = start("relay-up", self._guard, self._up)
         except RuntimeError:  # no more threads for this account
             self._failed = True
-        else:
+            self._end()
+            return
+        try:
             self._guard(self._down)
+        finally:
             up.join()
+            self._end()
+
+    def _end(self) -> None:
         os.close(self._stop)
-        self._remote.close()
         if self._failed:
             reset(self._local)
         else:
@@ -70,9 +79,15 @@ class _Relay:
         try:
             direction()
         except (_Stopped, OSError):
-            self._failed = True
-            os.eventfd_write(self._stop, 1)
-            self._remote.close()  # wakes the other direction too, if it waits there
+            self._fail()
+        except BaseException:  # a bug, which must not look like a clean end
+            self._fail()
+            raise
+
+    def _fail(self) -> None:
+        self._failed = True
+        os.eventfd_write(self._stop, 1)
+        self._remote.close()  # wakes the other direction too, if it waits there
 
     def _up(self) -> None:
         buffer = memoryview(bytearray(CHUNK))
@@ -81,6 +96,7 @@ class _Relay:
         self._remote.shutdown(socket.SHUT_WR)
 
     def _down(self) -> None:
+        self._remote.deliver_by(self._local.sendmsg)
         while batch := self._remote.recv_batch(CHUNK):
             self._send(batch)
         self._local.shutdown(socket.SHUT_WR)
@@ -93,7 +109,7 @@ class _Relay:
                 self._await(select.POLLIN)
 
     def _send(self, batch: Batch) -> None:
-        while batch:
+        while batch.pieces:
             try:
                 batch.skip(self._local.sendmsg(batch.pieces))
             except BlockingIOError:
