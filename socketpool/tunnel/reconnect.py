@@ -3,8 +3,8 @@
 New streams wait, bounded, while there is none.  What went through a lost connection is not
 replayed: its streams fail, and whoever used them knows whether to resume.
 
-What a try raises that nobody foresaw (no descriptor left, a bug of a library) is told like any other
-reason, and tried again; only what goes wrong around the tries ends them.
+What a try raises that nobody foresaw (no descriptor left, a bug of a library) is told and tried
+again as any other reason is; only what goes wrong around the tries ends them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import logging
 import random
 import threading
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from socketpool.errors import NotAuthorised, SocketpoolError
