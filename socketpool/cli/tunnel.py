@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from socketpool.cli.access import PROFILE_MARK, Way, through, way_of_profile
+from socketpool.cli.access import PROFILE_MARK, Way, through, way_of_profile, way_through
 from socketpool.cli.base import PortType, say, tell
 from socketpool.cli.lease import ttl_option
 from socketpool.cli.pooloptions import token_file_option, wait_option
@@ -141,11 +141,7 @@ def _way(host: str, pool: str | None, given: dict[str, Any]) -> Way:
         if pool:
             raise UsageError(f"--pool is for hosts; {host} says where its pool is")
         return way_of_profile(host, **given)
-    try:
-        address = Address.parse(pool) if pool else DEFAULT_POOL
-    except ValueError as error:
-        raise UsageError(f"--pool: {error}") from None
-    return Way(host=address.host, port=address.port, ssh=host, **given)
+    return way_through(host, pool, **given)
 
 
 def _stay(

@@ -81,6 +81,37 @@ def test_where_no_token_is_found_it_is_said_how_to_give_one(
     assert archive.read_bytes() == DATA.read_bytes()
 
 
+def test_the_steps_one_by_one_go_through_ssh_too(
+    new_sshd: SshdMaker, trio: RunningPool, tmp_path: Path
+) -> None:
+    """On a lease of the pool there, which each of them renews there."""
+    archive = Path(shutil.copy(DATA, tmp_path))
+    server = new_sshd.start()
+    lease = tmp_path / "lease.json"
+    taken = run_tool("socketpool", "lease", *TRIO, "--json", "--state-dir", trio.state)
+    lease.write_text(taken.stdout)
+    ports = {s["service"]: s["port"] for s in json.loads(taken.stdout)["services"]}
+
+    def step(name: str, service: str, *options: object) -> subprocess.CompletedProcess[str]:
+        return run_tool(
+            *(f"{name}_client", trio.host, ports[service], archive, "--lease", lease),
+            *("--ssh", server.alias, "--ssh-config", server.client_config, *options),
+        )
+
+    there = ("--pool", f"{trio.host}:{trio.port}", "--state-dir", trio.state)
+    for name, service in zip(("uploader", "vendor", "downloader"), TRIO, strict=True):
+        done = step(name, service, *there)
+        assert (done.returncode, done.stderr) == (0, "")
+    before, after = members(DATA), members(archive)
+    assert sum(before[name] != after[name] for name in before) == 22
+    assert server.log.count("Accepted publickey") == 3  # for the step and the renewals, one each
+    assert run_tool("socketpool", "release", lease_of(lease), *there).returncode == 0
+
+
+def lease_of(path: Path) -> str:
+    return str(json.loads(path.read_text())["lease"])
+
+
 def large_archive(folder: Path, size: int) -> tuple[Path, str]:
     """An archive of one member that can't be compressed, and the member's digest."""
     block = os.urandom(1 << 24)
