@@ -121,7 +121,8 @@ ensure_docker() {
     fi
     # Where systemd doesn't run, its hierarchy may be missing; containers that run systemd need it.
     if [ ! -e /sys/fs/cgroup/cgroup.controllers ] && [ ! -d /sys/fs/cgroup/systemd ]; then
-        mkdir -p /sys/fs/cgroup/systemd
+        mkdir /sys/fs/cgroup/systemd 2>/dev/null ||
+            { mount -o remount,rw /sys/fs/cgroup && mkdir /sys/fs/cgroup/systemd; } || return
         mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd || return
     fi
     echo "starting a Docker engine ..." >&2
