@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from socketpool.cli.sshoptions import tunnel_to
 from socketpool.client.api import PoolClient
 from socketpool.client.token import configured_token, find_access
-from socketpool.config.profiles import find_profile
+from socketpool.config.fields import Address
+from socketpool.config.profiles import DEFAULT_POOL, find_profile
 from socketpool.errors import NotAuthorised, UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +58,31 @@ def way_of_profile(
     )
 
 
+def way_through(
+    ssh: str,
+    pool: str | None,
+    *,
+    token_file: str | None = None,
+    state_dir: str | None = None,
+    ssh_config: Path | None = None,
+    accept_new: bool = False,
+) -> Way:
+    """The way through a host to a pool, IP:PORT as seen there.  Raises UsageError."""
+    try:
+        address = Address.parse(pool) if pool else DEFAULT_POOL
+    except ValueError as error:
+        raise UsageError(f"--pool: {error}") from None
+    return Way(
+        host=address.host,
+        port=address.port,
+        token_file=token_file,
+        state_dir=state_dir,
+        ssh=ssh,
+        ssh_config=ssh_config,
+        accept_new=accept_new,
+    )
+
+
 @contextmanager
 def reach(way: Way, note: Callable[[str], None]) -> Iterator[PoolClient]:
     """The pool for the length of a ``with`` block; raises what prevents it."""
@@ -74,16 +100,31 @@ def through(
     way: Way, note: Callable[[str], None], on_change: Callable[[TunnelState, str], None]
 ) -> Iterator[tuple[PoolClient, Tunnel]]:
     """The pool through SSH, and the tunnel, for the length of a ``with`` block."""
+    # Read first: a token file that is wrong is said before anybody is called.
+    configured_token(way.token_file)
+    with tunnel_of(way, note, on_change) as tunnel, pool_behind(tunnel, way) as client:
+        yield client, tunnel
+
+
+@contextmanager
+def tunnel_of(
+    way: Way, note: Callable[[str], None], on_change: Callable[[TunnelState, str], None]
+) -> Iterator[Tunnel]:
+    """The tunnel alone, for the length of a ``with`` block."""
     if way.ssh is None:
         raise UsageError("this pool is reached without SSH", hint="use socketpool lease or run")
-    # Read first: a token file that is wrong is said before anybody is called.
-    token = configured_token(way.token_file)
     with tunnel_to(
         way.ssh, config=way.ssh_config, accept_new=way.accept_new, note=note, on_change=on_change
     ) as tunnel:
-        token = token or _remote_token(tunnel, way)
-        with closing(PoolClient(way.host, way.port, token, dial=tunnel.dial)) as client:
-            yield client, tunnel
+        yield tunnel
+
+
+@contextmanager
+def pool_behind(tunnel: Tunnel, way: Way) -> Iterator[PoolClient]:
+    """The pool at the far end of a tunnel, for the length of a ``with`` block."""
+    token = configured_token(way.token_file) or _remote_token(tunnel, way)
+    with closing(PoolClient(way.host, way.port, token, dial=tunnel.dial)) as client:
+        yield client
 
 
 def told(note: Callable[[str], None]) -> Callable[[TunnelState, str], None]:

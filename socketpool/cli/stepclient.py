@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import socketpool
+from socketpool.cli.access import pool_behind, told, tunnel_of, way_through
 from socketpool.cli.base import HELP_NAMES, HostType, HowtoCommand, PortType, run
 from socketpool.cli.hook import load_hook
 from socketpool.cli.pooloptions import open_pool, pool_options
 from socketpool.cli.progress import with_reporter
+from socketpool.cli.sshoptions import accept_new_option, ssh_config_option, ssh_option
+from socketpool.client.dial import dial_tcp
 from socketpool.client.leasetoken import ENVIRONMENT, find_lease_token
 from socketpool.client.renewal import renewed
 from socketpool.client.single import SingleStep
@@ -21,13 +24,16 @@ from socketpool.errors import SocketpoolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
-    from socketpool.client.api import LeaseHold
+    from socketpool.client.api import LeaseHold, PoolClient
+    from socketpool.client.dial import Dial
     from socketpool.client.reporter import Reporter
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 _POOL = ("pool", "token_file", "state_dir")
+_SSH = ("ssh", "ssh_config", "accept_new")
 
 
 def _client(name: str) -> Callable[[Callable[..., None]], click.Command]:
@@ -38,6 +44,9 @@ def _client(name: str) -> Callable[[Callable[..., None]], click.Command]:
             with_reporter,
             click.version_option(socketpool.__version__),
             pool_options,
+            accept_new_option,
+            ssh_config_option,
+            ssh_option,
             click.option(
                 "--lease",
                 "lease_token_file",
@@ -60,19 +69,37 @@ def _step(reporter: Reporter, given: dict[str, Any], wishes: Wishes) -> Iterator
     """The step, during which the lease is renewed if its pool is at hand."""
     shown = find_lease_token(given["lease_token_file"])
     place = (given["ip"], given["port"])
+    pool: dict[str, str | None] = {name: given[name] for name in _POOL}
     with ExitStack() as stack:
+        if given["ssh"] is None:
+            dial: Dial = dial_tcp
+            opening = open_pool(**pool)
+        else:
+            way = way_through(**{name: given[name] for name in (*_POOL, *_SSH)})
+            tunnel = stack.enter_context(tunnel_of(way, reporter.note, told(reporter.note)))
+            dial = tunnel.dial
+            opening = pool_behind(tunnel, way)
         if shown.lease is not None:
-            _renew(stack, shown.lease, reporter, *(given[name] for name in _POOL))
-        yield SingleStep(*place, shown.token, given["filename"], wishes=wishes, reporter=reporter)
+            _renew(stack, shown.lease, reporter, opening, named=any(pool.values()))
+        yield SingleStep(
+            *place, shown.token, given["filename"], wishes=wishes, reporter=reporter, dial=dial
+        )
 
 
-def _renew(stack: ExitStack, lease: LeaseHold, reporter: Reporter, *pool: str | None) -> None:
+def _renew(
+    stack: ExitStack,
+    lease: LeaseHold,
+    reporter: Reporter,
+    pool: AbstractContextManager[PoolClient],
+    *,
+    named: bool,
+) -> None:
     """Renew the lease until the stack ends; raises why that can't be done if a pool was named."""
     try:
-        client = stack.enter_context(open_pool(*pool))
+        client = stack.enter_context(pool)
         client.renew(lease.id)
     except SocketpoolError as error:
-        if any(pool):
+        if named:
             raise
         reporter.note(f"nobody renews the lease meanwhile: {error.message}")
     else:

@@ -6,12 +6,12 @@ import json
 import os
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from socketpool.cli.access import PROFILE_MARK, Way, through, way_of_profile
+from socketpool.cli.access import PROFILE_MARK, Way, through, way_of_profile, way_through
 from socketpool.cli.base import PortType, say, tell
 from socketpool.cli.lease import ttl_option
 from socketpool.cli.pooloptions import token_file_option, wait_option
@@ -106,17 +106,27 @@ def tunnel(
         if socks is not None:
             ends.offer_proxy(socks)
             output.proxy(str(Address(host=PROXY_HOST, port=socks)))
-        if not services:
-            return _stay(ctx, argv, dict(os.environ), lambda: True)
         lost = threading.Event()
-        with leased(client, list(services), wait=wait, ttl=ttl, lost=lost.set) as lease:
-            near = ends.listen_for(lease)
-            output.leased(lease, near)
-            environment = os.environ | lease_environment(lease.id, near)
+
+        def go_on() -> bool:
+            return tunnel.failure is None and not lost.is_set()
+
+        with ExitStack() as stack:
+            environment = dict(os.environ)
+            if services:
+                lease = stack.enter_context(
+                    leased(client, list(services), wait=wait, ttl=ttl, lost=lost.set)
+                )
+                near = ends.listen_for(lease)
+                output.leased(lease, near)
+                environment |= lease_environment(lease.id, near)
             try:
-                code = _stay(ctx, argv, environment, lambda: not lost.is_set())
+                code = _stay(ctx, argv, environment, go_on)
             finally:
+                failure = tunnel.failure
                 tunnel.stop_waiting()  # giving back must not wait for a host that is away
+    if failure is not None:
+        raise failure
     if lost.is_set():
         raise NotAuthorised(
             f"lease {lease.id} has ended",
@@ -131,11 +141,7 @@ def _way(host: str, pool: str | None, given: dict[str, Any]) -> Way:
         if pool:
             raise UsageError(f"--pool is for hosts; {host} says where its pool is")
         return way_of_profile(host, **given)
-    try:
-        address = Address.parse(pool) if pool else DEFAULT_POOL
-    except ValueError as error:
-        raise UsageError(f"--pool: {error}") from None
-    return Way(host=address.host, port=address.port, ssh=host, **given)
+    return way_through(host, pool, **given)
 
 
 def _stay(

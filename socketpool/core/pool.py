@@ -115,7 +115,7 @@ class Pool:
         """Let an event of the outside world happen to an instance; returns it as it is now."""
         before = self.instances[port]
         state = INSTANCE.after(before.state, event)
-        after = before._replace(state=state, since=before.since if state is before.state else now)
+        after = before if state is before.state else before.moved(state, now)
         match event:
             case InstanceEvent.LOST:
                 after = self._after_exit(before, after, now)
@@ -269,8 +269,8 @@ class Pool:
         for name in names:
             if name not in self.services:
                 raise UnknownService(name)
-        for name, wanted in Counter(names).items():
-            if len(self._idle[name]) < wanted:
+        for name in names:
+            if len(self._idle[name]) < names.count(name):
                 raise Exhausted(name)
         grants = []
         for name in names:

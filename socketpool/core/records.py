@@ -53,6 +53,10 @@ class Instance(NamedTuple):
         """The name by which supervisorctl knows it."""
         return f"{self.block}:{self.port}"
 
+    def moved(self, state: InstanceState, now: float) -> Instance:
+        """The instance in another state; as `_replace`, for what happens at each lease."""
+        return Instance(self.service, self.port, self.block, state, now, *self[5:])
+
 
 class Grant(NamedTuple):
     """One service of a lease: the instance that serves it."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from socketpool.core.lifecycle import MOVING, InstanceEvent, InstanceState
 from socketpool.core.pool import EXITS_BEFORE_FAILED
 from socketpool.supervision.logtail import last_lines
+from socketpool.supervision.processes import started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -53,13 +54,14 @@ class Care:
         self._halted: set[int] = set()  # failed instances that supervisord no longer respawns
         self._parked: set[int] = set()  # leased ones that an operator has stopped
         self._renewed: set[int] = set()  # instances whose process ended since they were given back
-        self._outdated: set[int] = set()  # instances whose service was changed since they started
+        self._outdated: dict[int, float] = {}  # port -> when its service was changed (`started`)
 
     def outdate(self, services: Collection[str]) -> None:
         """These services are not what their instances were started as."""
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
         for instance in self._pool.instances.values():
             if instance.service in services:
-                self._outdated.add(instance.port)
+                self._outdated[instance.port] = now
         self._look()
 
     def is_parked(self, port: int) -> bool:
@@ -71,8 +73,7 @@ class Care:
         (self._parked.add if parked else self._parked.discard)(port)
 
     def note_exit(self, instance: Instance) -> None:
-        """The process has ended; the next one is started with what its service is now."""
-        self._outdated.discard(instance.port)
+        """The process has ended."""
         if instance.state is InstanceState.RECYCLING:
             self._renewed.add(instance.port)
 
@@ -115,7 +116,6 @@ class Care:
         self._pool.apply(instance.port, InstanceEvent.SPAWNED, time.monotonic())
         self._renewed.discard(instance.port)
         self._parked.discard(instance.port)
-        self._outdated.discard(instance.port)
 
     async def stop(self, instance: Instance, process: ProcessInfo) -> None:
         """Ask supervisord to stop it; in the moment between an exit and the respawn it can't."""
@@ -143,7 +143,11 @@ class Care:
 
         When one fails in its new form, the others stay as they are.
         """
-        self._outdated &= self._pool.instances.keys()
+        for port, changed in list(self._outdated.items()):
+            known = self._pool.instances.get(port)
+            # Not whoever was noticed since then: it may have read what its service was before.
+            if known is None or (known.pid and started(known.pid) >= changed):
+                del self._outdated[port]
         if not self._outdated:
             return
         outdated = [self._pool.instances[port] for port in sorted(self._outdated)]

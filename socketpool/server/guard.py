@@ -80,6 +80,9 @@ class Guard:
             await _refuse(send, 408, error)
             return
 
+        if body:  # it is JSON or nothing, though `curl -d` calls it a form
+            others = [header for header in scope["headers"] if header[0] != b"content-type"]
+            scope["headers"] = [*others, (b"content-type", b"application/json")]
         delivered = False
 
         async def replay() -> Message:

@@ -1,8 +1,8 @@
 """The HTTP protocol of the pool server, with the bounds that uvicorn leaves to a proxy.
 
 Headers have a size and a deadline, and connections a number, before anything of a request is
-looked at: nobody needs a token to open a connection.  Requests for the lane that arrive in one
-piece are taken out here; all others become requests of the application.
+looked at: nobody needs a token to open a connection.  Requests for the lane are taken out here if
+they arrive in one go; all others become requests of the application.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from socketpool.server.guard import MAX_BODY_BYTES
 from socketpool.server.lane import HotRequest, LeaseLane
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ MAX_HEADER_BYTES = 256 << 10
 
 HEADER_SECONDS = 10.0
 MOST_CONNECTIONS = 4096
+
+HOT_SECONDS = 0.05
+"""How long the lane waits for a body that did not come with its headers."""
 
 
 def most_connections() -> int:
@@ -43,6 +47,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._header_bytes = 0
         self._header_timer: asyncio.TimerHandle | None = None
         self._hot_body: bytes | None = None  # of a request that the lane may take
+        self._hot_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection if there is room for it."""
@@ -55,7 +60,7 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
         self._stop_timer()
-        self._hot_body = None
+        self._forget_hot()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -66,8 +71,8 @@ class BoundedHttp(HttpToolsProtocol):
                 self.transport.abort()
                 return
         super().data_received(data)
-        if self._hot_body is not None and not self.transport.is_closing():
-            self._pass_on()  # the rest may take its time, and only the application looks at that
+        if self._hot_body is not None and self._hot_timer is None:
+            self._hot_timer = self.loop.call_later(HOT_SECONDS, self._pass_on)
         if self._in_headers and self._header_timer is None and not self.transport.is_closing():
             self._await_headers()
 
@@ -91,8 +96,10 @@ class BoundedHttp(HttpToolsProtocol):
         """A piece of the body."""
         if self._hot_body is None:
             super().on_body(body)
-        else:
-            self._hot_body += body
+            return
+        self._hot_body += body
+        if len(self._hot_body) > MAX_BODY_BYTES:
+            self._pass_on()
 
     def on_message_complete(self) -> None:
         """The request is here."""
@@ -104,7 +111,7 @@ class BoundedHttp(HttpToolsProtocol):
             body = self._hot_body
             request = HotRequest(method, self.url, self.headers, body, self.server)
             if self._lane.take(request, reply):
-                self._hot_body = None
+                self._forget_hot()
                 return
             self.cycle = before
             self._pass_on()
@@ -123,10 +130,17 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _pass_on(self) -> None:
         """Let the application have the request after all."""
-        body, self._hot_body = self._hot_body, None
+        body = self._hot_body
+        self._forget_hot()
         super().on_headers_complete()
         if body:
             super().on_body(body)
+
+    def _forget_hot(self) -> None:
+        self._hot_body = None
+        if self._hot_timer is not None:
+            self._hot_timer.cancel()
+            self._hot_timer = None
 
     def _await_headers(self) -> None:
         self._header_timer = self.loop.call_later(HEADER_SECONDS, self._too_slow)

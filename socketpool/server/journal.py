@@ -5,7 +5,6 @@ A sync of the disk costs the same for one change and for a hundred.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from contextlib import suppress
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING
 from socketpool.store.contract import StoreError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from socketpool.store.contract import Change, LeaseStore
 
 LATER_SECONDS = 0.05
@@ -26,11 +27,11 @@ _Entry = tuple["Change", "asyncio.Future[None]"]
 
 
 class Journal:
-    """Makes changes durable in the order in which they were given.  Made within a running loop."""
+    """Makes changes durable in the order in which they were given, and tells ``loop`` of it."""
 
-    def __init__(self, store: LeaseStore) -> None:
+    def __init__(self, store: LeaseStore, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self._store = store
-        self._loop = asyncio.get_running_loop()
         self._pending: list[_Entry] = []
         self._committing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -50,21 +51,21 @@ class Journal:
         """As `write`, for what nobody waits for: it goes with the next change, or soon alone."""
         done = self._add(change)
         if self._timer is None and not self._committing:
-            self._timer = self._loop.call_later(LATER_SECONDS, self._start)
+            self._timer = self.loop.call_later(LATER_SECONDS, self._start)
         return done
 
     async def close(self) -> None:
         """Finish what was given, then close the store."""
         self._start()
         if self._committing:
-            self._idle = self._loop.create_future()
+            self._idle = self.loop.create_future()
             await self._idle
         self._batches.put(None)
         self._thread.join()
         self._store.close()
 
     def _add(self, change: Change) -> asyncio.Future[None]:
-        done: asyncio.Future[None] = self._loop.create_future()
+        done: asyncio.Future[None] = self.loop.create_future()
         self._pending.append((change, done))
         return done
 
@@ -92,14 +93,17 @@ class Journal:
 
     def _commit_batches(self) -> None:
         while (batch := self._batches.get()) is not None:
-            failure: StoreError | None = None
-            try:
-                self._store.commit([change for change, _ in batch])
-            except StoreError as error:
-                failure = error
-            except Exception as error:
-                # A bug in the store; whoever waits must hear of it all the same.
-                log.exception("store broke its contract")
-                failure = StoreError(f"the store failed unexpectedly ({type(error).__name__})")
-            with suppress(RuntimeError):  # the loop has been closed
-                self._loop.call_soon_threadsafe(self._committed, batch, failure)
+            self._commit(batch)
+
+    def _commit(self, batch: list[_Entry]) -> None:
+        failure: StoreError | None = None
+        try:
+            self._store.commit([change for change, _ in batch])
+        except StoreError as error:
+            failure = error
+        except Exception as error:
+            # A bug in the store; whoever waits must hear of it all the same.
+            log.exception("store broke its contract")
+            failure = StoreError(f"the store failed unexpectedly ({type(error).__name__})")
+        with suppress(RuntimeError):  # the loop has been closed
+            self.loop.call_soon_threadsafe(self._committed, batch, failure)

@@ -74,7 +74,7 @@ class Keeper:
         self._store = store
         self._short = asyncio.Event()
         self._warmed_up = asyncio.Event()
-        self._journal = Journal(store)
+        self._journal = Journal(store, asyncio.get_running_loop())
         self._fence = Fence.create(state.fence)
         self._operator_hash = token_hash(token)
         self._clients: dict[str, Client] = {}

@@ -16,7 +16,7 @@ from pydantic_core import to_json
 
 from socketpool.errors import SocketpoolError
 from socketpool.server.asking import Ask
-from socketpool.server.guard import MAX_BODY_BYTES, shown_token
+from socketpool.server.guard import shown_token
 from socketpool.server.problems import PROBLEM, rendered
 from socketpool.server.schema import LeaseRequest
 from socketpool.server.stories import Story
@@ -92,8 +92,6 @@ class LeaseLane:
         return client is not None and handle(request, client, reply)
 
     def _create(self, request: HotRequest, client: str, reply: Reply) -> bool:
-        if (b"content-type", JSON) not in request.headers or len(request.body) > MAX_BODY_BYTES:
-            return False
         try:
             asked = LeaseRequest.model_validate_json(request.body)
         except ValidationError:

@@ -88,7 +88,7 @@ class LeaseKeeper:
         self.queue = WaitQueue()
         self.stories = Stories()
         self._pool = pool
-        self._loop = asyncio.get_running_loop()  # a system call each time it is asked for
+        self._loop = journal.loop
         self._workspaces, self._trash = state.workspaces, state.trash
         self._journal = journal
         self._fence = fence
@@ -190,7 +190,7 @@ class LeaseKeeper:
         """Give the lease another time to live; raises :class:`NoSuchLease`."""
         self.get(lease_id, client)
         self.stories.renewed(lease_id)
-        return self._pool.renew(lease_id, time.monotonic())
+        return self._pool.renew(lease_id, self._loop.time())
 
     def release(self, lease_id: str, client: str = OPERATOR) -> None:
         """End the lease; raises :class:`NoSuchLease`."""
@@ -198,7 +198,7 @@ class LeaseKeeper:
 
     def expire(self) -> None:
         """Reclaim what was not renewed in time."""
-        for lease in self._pool.expired(time.monotonic()):
+        for lease in self._pool.expired(self._loop.time()):
             if lease.id not in self._establishing:
                 self._end(lease, LeaseEvent.EXPIRE)
 
@@ -259,7 +259,7 @@ class LeaseKeeper:
             self._check_quota(self._clients[ask.client])
         try:
             lease = self._pool.grant(
-                ask.services, ttl=ask.ttl, key=ask.key, client=ask.client, now=time.monotonic()
+                ask.services, ttl=ask.ttl, key=ask.key, client=ask.client, now=self._loop.time()
             )
         except (Exhausted, UnknownService):
             for refused in filter(None, map(self._refusal, ask.services)):
@@ -406,7 +406,7 @@ class LeaseKeeper:
         except OSError as error:  # it is found again by who looks for leftovers
             log.warning("workspace kept", extra={"lease": lease.id, "error": error.strerror})
         self._returning(lease)
-        self._pool.end(lease.id, event, time.monotonic())
+        self._pool.end(lease.id, event, self._loop.time())
         if self._created.pop(lease.id, None) is not None:
             self.stories.ended(lease.id, event)
             log_event(log, "lease ended", {"lease": lease.id, "how": event})

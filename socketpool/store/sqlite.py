@@ -64,18 +64,18 @@ class SqliteLeaseStore:
 
     def commit(self, changes: Sequence[Change]) -> None:
         """See `LeaseStore.commit`; many changes cost one sync."""
+        saved = {c.record.id: c.record for c in changes if isinstance(c, Save)}
         latest = {_id(change): change for change in changes}
-        saved = [change.record for change in latest.values() if isinstance(change, Save)]
-        forgotten = [change.lease_id for change in latest.values() if isinstance(change, Forget)]
+        forgotten = [c.lease_id for c in latest.values() if isinstance(c, Forget)]
         try:
             self._db.execute("BEGIN IMMEDIATE")
             if saved:
-                self._db.execute(_SAVE, (json.dumps(saved),))
-                self._db.execute(_RAISE, (max(record.generation for record in saved),))
+                self._db.execute(_SAVE, (json.dumps([*saved.values()], allow_nan=False),))
+                self._db.execute(_RAISE, (max(r.generation for r in saved.values()),))
             if forgotten:
                 self._db.execute(_FORGET, (json.dumps(forgotten),))
             self._db.execute("COMMIT")
-        except (sqlite3.Error, ValueError, OverflowError) as error:  # or a value it can't take
+        except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:  # or a value
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise self._failure(error) from None

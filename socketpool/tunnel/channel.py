@@ -1,8 +1,7 @@
 """A channel of an SSH connection as a stream that behaves like a socket.
 
-What paramiko's own does not: small reads stay cheap (its buffer moves all that is left at each),
-sending from a view is linear, a connection that was cut is an error and never a clean end, and
-`shutdown` wakes whoever reads.
+What paramiko's own does not: sending from a view is linear, a connection that was cut is an error
+and never a clean end, and `shutdown` wakes whoever reads.
 """
 
 from __future__ import annotations
@@ -12,13 +11,10 @@ import io
 import os
 import socket
 import threading
-import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from paramiko.ssh_exception import SSHException
-
-from socketpool.tunnel.wire import WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,10 +22,7 @@ if TYPE_CHECKING:
     import paramiko
     from typing_extensions import Buffer
 
-BULK = 32 << 10
-GATHERING = 0.001
-"""After a read of so many bytes, so many seconds pass before the next: paramiko's thread then takes
-in several packets before it has to hand over, which saves a quarter of the CPU of a download."""
+    from socketpool.tunnel.pipe import Batch, Deliver, Pipe
 
 
 class TunnelStream:
@@ -37,8 +30,8 @@ class TunnelStream:
 
     def __init__(self, channel: paramiko.Channel) -> None:
         self._channel = channel
-        self._left = memoryview(b"")
-        self._in_bulk = False
+        self._pipe = cast("Pipe", channel.in_buffer)
+        self._pipe.in_batches = True
         self._readers = 0
         self._closing = False
         self._lock = threading.Lock()
@@ -54,28 +47,28 @@ class TunnelStream:
 
     def recv(self, size: int) -> bytes:
         """Some bytes, or none at the end; raises ConnectionResetError when it was cut."""
-        if not self._left:
-            # All there is at once: what stays in paramiko's buffer is moved at each read.
-            if self._in_bulk:
-                time.sleep(GATHERING)
-            with _as_socket():
-                got = self._channel.recv(WINDOW)
-            self._in_bulk = len(got) >= BULK
-            if not got:
-                self._check_end()
-            if len(got) <= size:
-                return got
-            self._left = memoryview(got)
-        data = bytes(self._left[:size])
-        self._left = self._left[size:]
-        return data
+        return bytes(self.recv_batch(size))
 
     def recv_into(self, buffer: Buffer) -> int:
         """As `recv`, into a buffer; returns how much."""
         view = memoryview(buffer).cast("B")
-        data = self.recv(len(view))
-        view[: len(data)] = data
-        return len(data)
+        start = 0
+        for piece in self.recv_batch(len(view)).pieces:
+            view[start : start + len(piece)] = piece
+            start += len(piece)
+        return start
+
+    def recv_batch(self, size: int) -> Batch:
+        """As `recv`, in the pieces in which it came, which saves putting them together."""
+        with _as_socket():
+            got = cast("Batch", self._channel.recv(size))
+        if not got:
+            self._check_end()
+        return got
+
+    def deliver_by(self, deliver: Deliver) -> None:
+        """Have what comes passed on while a thread waits in `recv_batch`; see `Pipe`."""
+        self._pipe.deliver_by(deliver)
 
     def sendall(self, data: Buffer) -> None:
         """All of it; raises BrokenPipeError when the other side takes no more."""

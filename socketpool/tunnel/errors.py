@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from socketpool.errors import NotAuthorised, PoolUnreachable
+from socketpool.errors import NotAuthorised, PoolUnreachable, SocketpoolError
 
 
 class HostUnreachable(PoolUnreachable):
@@ -39,3 +39,9 @@ class TunnelDown(PoolUnreachable):
     """The connection was lost and not restored in time."""
 
     code = "tunnel-down"
+
+
+class TunnelFailed(SocketpoolError):
+    """Something unforeseen ended what keeps the connection; it is not made again."""
+
+    code = "tunnel-failed"

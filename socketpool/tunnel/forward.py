@@ -19,9 +19,11 @@ from socketpool.tunnel.threads import start
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from socketpool.client.dial import Connection, Dial
+    from socketpool.tunnel.channel import TunnelStream
 
-    Route = Callable[[socket.socket], Connection | None]
+    Dial = Callable[[str, int], TunnelStream]
+
+    Route = Callable[[socket.socket], TunnelStream | None]
     """Finds the way for an accepted connection; None when that was refused and closed already."""
 
 BACKLOG = 256
@@ -80,6 +82,9 @@ class Forwarder:
             self._note(error.message)
             reset(connection)
         except OSError:
-            reset(connection)  # gone while it was being routed
+            reset(connection)  # gone while it was being routed, or no descriptor left
+        except BaseException:  # a bug, which must not look like a clean end
+            reset(connection)
+            raise
         finally:
             self._slots.release()

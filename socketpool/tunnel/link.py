@@ -6,10 +6,9 @@ import contextlib
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import paramiko
-from paramiko.packet import Packetizer
 from paramiko.ssh_exception import ChannelException, SSHException
 
 from socketpool.errors import PoolUnreachable
@@ -23,6 +22,7 @@ from socketpool.tunnel.errors import (
 )
 from socketpool.tunnel.hostkeys import HostKey, KnownHosts, check_host_key, host_name
 from socketpool.tunnel.opening import Openings
+from socketpool.tunnel.packets import Packets
 from socketpool.tunnel.threads import start, without_signals
 from socketpool.tunnel.wire import WINDOW, Wire, command_wire, tcp_wire
 
@@ -49,17 +49,6 @@ _PROHIBITED, _CONNECT_FAILED = 1, 2  # RFC 4254, section 5.1
 
 # Its errors are raised to us as well; whoever wants them twice may listen.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
-
-
-class _Packets(Packetizer):
-    """Asks for new keys as late as OpenSSH does with AES (RFC 4344, section 3.2), not each 512 MiB.
-
-    While paramiko waits for the keys that it asked for, a channel that the host closes stops it for
-    good.  When the host asks, that can't happen; sshd does after 64 GiB or as RekeyLimit says.
-    """
-
-    REKEY_BYTES = 1 << 36
-    REKEY_PACKETS = 1 << 31
 
 
 class Connector:
@@ -150,7 +139,7 @@ def _transport(wire: Wire, host: HostSettings, known_types: list[str]) -> parami
         wire,  # type: ignore[arg-type]  # anything with these methods will do, its documents say
         default_window_size=WINDOW,
         default_max_packet_size=PACKET,
-        packetizer_class=_Packets,
+        packetizer_class=Packets,
     )
     transport.banner_timeout = host.connect_seconds
     transport.handshake_timeout = host.connect_seconds
@@ -200,6 +189,7 @@ class Link:
         self._wire = wire
         self._before = before
         self._openings = Openings()
+        self._packets = cast("Packets", transport.packetizer)
 
     def open(self, host: str, port: int) -> TunnelStream:
         """A stream to a port behind the host.
@@ -211,7 +201,9 @@ class Link:
     def open_channel(self, host: str, port: int) -> paramiko.Channel:
         """The bare channel of such a stream."""
         try:
-            return self._openings.run(lambda: self._open(host, port), SSHException)
+            return self._openings.run(
+                lambda: self._open("direct-tcpip", (host, port)), SSHException
+            )
         except ChannelException as error:
             raise self._refusal(host, port, error.code) from None
         except (SSHException, EOFError, OSError) as error:
@@ -222,16 +214,22 @@ class Link:
                 ) from None
             raise TunnelDown(f"the connection to {self.host.name} was lost ({error})") from None
 
-    def _open(self, host: str, port: int) -> paramiko.Channel:
+    def open_session(self) -> paramiko.Channel:
+        """A channel for a command or a subsystem; raises what paramiko does, or TimeoutError."""
+        return self._open("session", None)
+
+    def _open(self, kind: str, target: tuple[str, int] | None) -> paramiko.Channel:
         started = time.monotonic()
         try:
-            return self.transport.open_channel(
-                "direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=OPEN_SECONDS
+            channel = self.transport.open_channel(
+                kind, target, ("127.0.0.1", 0) if target else None, timeout=OPEN_SECONDS
             )
         except SSHException as error:
             if time.monotonic() - started > OPEN_SECONDS:
                 raise TimeoutError(str(error)) from None
             raise
+        self._packets.attach(channel)
+        return channel
 
     def _refusal(self, host: str, port: int, code: int) -> PoolUnreachable | ForwardProhibited:
         if code == _PROHIBITED:

@@ -2,30 +2,37 @@
 
 New streams wait, bounded, while there is none.  What went through a lost connection is not
 replayed: its streams fail, and whoever used them knows whether to resume.
+
+What a try raises that nobody foresaw (no descriptor left, a bug of a library) is told and tried
+again as any other reason is; only what goes wrong around the tries ends them.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
 from typing import TYPE_CHECKING
 
 from socketpool.errors import NotAuthorised, SocketpoolError
-from socketpool.tunnel.errors import TunnelDown
+from socketpool.tunnel.errors import TunnelDown, TunnelFailed
 from socketpool.tunnel.lifecycle import TUNNEL, TunnelEvent, TunnelState
 from socketpool.tunnel.threads import start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from socketpool.client.dial import Connection
+    from socketpool.tunnel.channel import TunnelStream
     from socketpool.tunnel.link import Link
 
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 10.0
 DIAL_SECONDS = 30.0
 """So long a new stream waits for a connection that is being restored."""
+
+
+log = logging.getLogger("socketpool.tunnel")
 
 
 class Tunnel:
@@ -43,7 +50,7 @@ class Tunnel:
         self._changed = threading.Condition()
         self._state = TunnelState.NEW
         self._link: Link | None = None
-        self._refusal: SocketpoolError | None = None
+        self._failure: SocketpoolError | None = None
         self._waits = True
         self._keeper: threading.Thread | None = None
 
@@ -52,13 +59,18 @@ class Tunnel:
         """Where it is."""
         return self._state
 
+    @property
+    def failure(self) -> SocketpoolError | None:
+        """Why it won't be up again; None while it may be."""
+        return self._failure
+
     def open(self) -> None:
         """Connect for the first time; raises what went wrong."""
         link = self._connect()
         self._step(TunnelEvent.CONNECTED, link=link)
         self._keeper = start("tunnel-keeper", self._keep)
 
-    def dial(self, host: str, port: int) -> Connection:
+    def dial(self, host: str, port: int) -> TunnelStream:
         """A stream to a port behind the tunnel; see `socketpool.client.dial`.
 
         Waits for a connection that is being restored.  Raises TunnelDown, TargetRefused,
@@ -105,14 +117,27 @@ class Tunnel:
             )
             if self._link is not None:
                 return self._link
-            if self._refusal is not None:
-                raise self._refusal
+            if self._failure is not None:
+                raise self._failure
         raise TunnelDown(
             f"the tunnel to {self.name} is down",
             hint="it is tried again as long as this program runs",
         )
 
     def _keep(self) -> None:
+        try:
+            self._keep_up()
+        except Exception as error:
+            # Else everybody would wait for a connection that nobody makes any more.
+            log.exception("what keeps the tunnel to %s ended", self.name)
+            if TUNNEL.allows(self._state, TunnelEvent.BROKE):
+                failure = TunnelFailed(
+                    f"the tunnel to {self.name} is not kept up any more: {_describe(error)}",
+                    hint="this is a bug; please report it",
+                )
+                self._give_up(TunnelEvent.BROKE, failure)
+
+    def _keep_up(self) -> None:
         while (link := self._link) is not None:
             link.watch()
             link.close()
@@ -137,16 +162,22 @@ class Tunnel:
             try:
                 link = self._connect()
             except NotAuthorised as error:
-                self._step(TunnelEvent.REJECTED, why=error.message, refusal=error)
+                self._give_up(TunnelEvent.REJECTED, error)
                 return
-            except SocketpoolError as error:
-                if error.message != said:
-                    said = error.message
-                    self._on_change(self._state, said)
+            except Exception as error:  # noqa: BLE001 - the next try may succeed
+                reason = _describe(error)
+                if reason != said:
+                    said = reason
+                    self._tell(self._state, reason)
                 continue
             if self._step(TunnelEvent.CONNECTED, link=link, why="connected again") is not None:
                 link.close()  # closed while we connected
             return
+
+    def _give_up(self, event: TunnelEvent, failure: SocketpoolError) -> None:
+        link = self._step(event, why=failure.message, failure=failure)
+        if link is not None:
+            link.close()
 
     def _step(
         self,
@@ -154,7 +185,7 @@ class Tunnel:
         *,
         link: Link | None = None,
         why: str = "",
-        refusal: SocketpoolError | None = None,
+        failure: SocketpoolError | None = None,
     ) -> Link | None:
         """Make the transition; returns the connection that is no longer wanted."""
         with self._changed:
@@ -162,8 +193,20 @@ class Tunnel:
                 return link
             before, self._link = self._link, link
             self._state = TUNNEL.after(self._state, event)
-            self._refusal = refusal
+            self._failure = failure
             self._changed.notify_all()
             state = self._state
-        self._on_change(state, why)
+        self._tell(state, why)
         return before
+
+    def _tell(self, state: TunnelState, why: str) -> None:
+        try:
+            self._on_change(state, why)
+        except Exception:  # that nobody could be told must not end the tunnel
+            log.exception("a change of the tunnel to %s could not be told", self.name)
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, SocketpoolError):
+        return error.message
+    return f"unexpectedly {type(error).__name__}: {error}"

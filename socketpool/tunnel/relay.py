@@ -18,7 +18,8 @@ from socketpool.tunnel.threads import start
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from socketpool.client.dial import Connection
+    from socketpool.tunnel.channel import TunnelStream
+    from socketpool.tunnel.pipe import Batch
 
 CHUNK = 1 << 20
 _LINGER_RESET = struct.pack("ii", 1, 0)  # close() sends RST, tcp(7)
@@ -35,16 +36,20 @@ def reset(connection: socket.socket) -> None:
     connection.close()
 
 
-def relay(local: socket.socket, remote: Connection) -> None:
-    """Carry bytes until both directions have ended, then close both; raises nothing."""
-    with suppress(OSError):
-        local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    local.settimeout(0)
-    _Relay(local, remote).run()
+def relay(local: socket.socket, remote: TunnelStream) -> None:
+    """Carry bytes until both directions have ended, then close both.
+
+    Raises OSError when there is no descriptor for it; ``local`` is open still then.
+    """
+    with remote:
+        with suppress(OSError):
+            local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        local.settimeout(0)
+        _Relay(local, remote).run()
 
 
 class _Relay:
-    def __init__(self, local: socket.socket, remote: Connection) -> None:
+    def __init__(self, local: socket.socket, remote: TunnelStream) -> None:
         self._local = local
         self._remote = remote
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -55,11 +60,16 @@ class _Relay:
             up = start("relay-up", self._guard, self._up)
         except RuntimeError:  # no more threads for this account
             self._failed = True
-        else:
+            self._end()
+            return
+        try:
             self._guard(self._down)
+        finally:
             up.join()
+            self._end()
+
+    def _end(self) -> None:
         os.close(self._stop)
-        self._remote.close()
         if self._failed:
             reset(self._local)
         else:
@@ -69,9 +79,15 @@ class _Relay:
         try:
             direction()
         except (_Stopped, OSError):
-            self._failed = True
-            os.eventfd_write(self._stop, 1)
-            self._remote.close()  # wakes the other direction too, if it waits there
+            self._fail()
+        except BaseException:  # a bug, which must not look like a clean end
+            self._fail()
+            raise
+
+    def _fail(self) -> None:
+        self._failed = True
+        os.eventfd_write(self._stop, 1)
+        self._remote.close()  # wakes the other direction too, if it waits there
 
     def _up(self) -> None:
         buffer = memoryview(bytearray(CHUNK))
@@ -80,8 +96,9 @@ class _Relay:
         self._remote.shutdown(socket.SHUT_WR)
 
     def _down(self) -> None:
-        while data := self._remote.recv(CHUNK):
-            self._send(memoryview(data))
+        self._remote.deliver_by(self._local.sendmsg)
+        while batch := self._remote.recv_batch(CHUNK):
+            self._send(batch)
         self._local.shutdown(socket.SHUT_WR)
 
     def _receive(self, buffer: memoryview) -> int:
@@ -91,10 +108,10 @@ class _Relay:
             except BlockingIOError:
                 self._await(select.POLLIN)
 
-    def _send(self, data: memoryview) -> None:
-        while data:
+    def _send(self, batch: Batch) -> None:
+        while batch.pieces:
             try:
-                data = data[self._local.send(data) :]
+                batch.skip(self._local.sendmsg(batch.pieces))
             except BlockingIOError:
                 self._await(select.POLLOUT)
 

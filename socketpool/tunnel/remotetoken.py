@@ -45,7 +45,7 @@ def find_remote_token(link: Link, host: str, port: int, state_dir: str | None) -
 
 @contextlib.contextmanager
 def _session(link: Link) -> Iterator[paramiko.SFTPClient]:
-    channel = link.transport.open_session(timeout=SFTP_SECONDS)
+    channel = link.open_session()
     # Some of paramiko's waits have no bound but the channel's end.
     deadline = threading.Timer(SFTP_SECONDS, channel.close)
     deadline.daemon = True

@@ -16,7 +16,8 @@ from socketpool.tunnel.errors import TargetRefused
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from socketpool.client.dial import Connection, Dial
+    from socketpool.tunnel.channel import TunnelStream
+    from socketpool.tunnel.forward import Dial
 
 VERSION = 5
 HANDSHAKE_SECONDS = 10.0
@@ -65,7 +66,7 @@ class SocksRoute:
         self._ports = ports
         self._dial = dial
 
-    def __call__(self, connection: socket.socket) -> Connection | None:
+    def __call__(self, connection: socket.socket) -> TunnelStream | None:
         """The stream it asked for; None when that was refused, as it was told then.
 
         Raises OSError when the client is gone or too slow.

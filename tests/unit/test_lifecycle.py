@@ -48,9 +48,9 @@ stopped+spawned=starting stopped+resumed=registered stopped+removed=removed
 """
 LEASE_TABLE = "active+renew=active active+release=released active+expire=expired"
 TUNNEL_TABLE = """\
-new+connected=up new+close=closed up+lost=reconnecting up+close=closed
-reconnecting+connected=up reconnecting+rejected=refused reconnecting+close=closed
-refused+close=closed
+new+connected=up new+close=closed up+lost=reconnecting up+broke=failed up+close=closed
+reconnecting+connected=up reconnecting+rejected=refused reconnecting+broke=failed
+reconnecting+close=closed refused+close=closed failed+close=closed
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import shutil
 import signal
 import socket
@@ -14,8 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 from pools import TOOLS, WEB, PoolMaker, clean_environment, run_tool
+from sshd import keygen
 from waiting import eventually
+
+from socketpool.cli.tunnel import tunnel as tunnel_command
+from socketpool.tunnel.errors import TunnelFailed
+from socketpool.tunnel.link import Link
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,6 +165,58 @@ def test_a_lease_that_ends_ends_the_command_with_why(server: Sshd, web: RunningP
     assert f"lease {told['lease']} has ended" in errors
 
 
+@pytest.mark.parametrize("what", ["a service", "a proxy alone"])
+def test_a_host_that_shows_another_key_ends_the_command_with_why(
+    server: Sshd, web: RunningPool, what: str
+) -> None:
+    wanted = ["web"] if what == "a service" else ["--socks", free_port()]
+    with running(server.alias, *wanted, *options(server, web)) as command:
+        command.event("leased" if what == "a service" else "proxy")
+        server.kill()
+        (server.folder / "host_ed25519").unlink()
+        keygen(server.folder / "host_ed25519")
+        server.start()
+        command.event("tunnel", state="refused")
+        _, errors = command.process.communicate(timeout=60)
+    assert command.process.returncode == 5
+    assert "is not the one that is known" in errors
+    for lease in web.request("GET", "/v1/leases").body:
+        web.release(lease)
+
+
+def test_a_try_that_fails_as_nobody_foresaw_is_told_and_made_again(
+    server: Sshd, web: RunningPool
+) -> None:
+    """Here it has no descriptor left for a moment."""
+    with running(server.alias, "web", *options(server, web)) as command:
+        told = command.event("leased")
+        pid = command.process.pid
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
+        server.cut()
+        command.event("tunnel", state="reconnecting")
+        again = command.event("tunnel", state="reconnecting")
+        assert "Too many open files" in again["why"]
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        command.event("tunnel", state="up")
+        assert fetch(told["services"][0]) == 200
+        assert command.stop() == 130
+
+
+def test_a_bug_in_what_keeps_the_tunnel_up_ends_the_command_with_it(
+    server: Sshd, web: RunningPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def watch(_link: Link) -> None:
+        raise ZeroDivisionError("injected")
+
+    monkeypatch.setattr(Link, "watch", watch)
+    words = [server.alias, "--socks", free_port(), *options(server, web)]
+    result = CliRunner().invoke(tunnel_command, [str(word) for word in words])
+    assert isinstance(result.exception, TunnelFailed)
+    assert "ZeroDivisionError: injected" in result.exception.message
+    assert result.exception.exit_code == 1
+
+
 def test_two_hosts_at_once_have_addresses_of_their_own(
     new_sshd: SshdMaker, server: Sshd, web: RunningPool
 ) -> None:
@@ -184,10 +243,14 @@ def through_proxy(proxy: int, host: str, port: int) -> tuple[int, socket.socket]
     return stream.recv(10)[1], stream
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
 @pytest.fixture
 def proxy(server: Sshd, web: RunningPool) -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    port = free_port()
     with running(server.alias, "--socks", port, *options(server, web)) as command:
         assert command.event("proxy")["socks5"] == f"127.0.0.1:{port}"
         yield port

@@ -111,6 +111,21 @@ def test_of_a_host_with_several_keys_the_known_one_is_asked_for(new_sshd: SshdMa
         pass
 
 
+def test_a_key_that_the_system_knows_needs_not_be_known_to_the_user(
+    new_sshd: SshdMaker, tmp_path: Path
+) -> None:
+    server = new_sshd.start()
+    system = server.known_hosts.rename(tmp_path / "system")
+    config = server.client_config.read_text()
+    server.client_config.write_text(
+        config.replace(
+            "GlobalKnownHostsFile none", f"GlobalKnownHostsFile {tmp_path}/none {system}"
+        )
+    )
+    with tunnel_through(server):
+        pass
+
+
 def test_the_key_may_be_in_another_of_several_files_or_under_an_alias(
     new_sshd: SshdMaker, tmp_path: Path
 ) -> None:

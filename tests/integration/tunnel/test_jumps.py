@@ -194,6 +194,18 @@ def test_a_host_that_nobody_listens_at_or_that_is_no_sshd_is_said_to(new_sshd: S
         pass
 
 
+def test_a_network_without_a_way_there_is_said_to_have_none(new_sshd: SshdMaker) -> None:
+    server = new_sshd.make()
+    text = server.client_config.read_text()
+    # An address that no packet can be sent to: reserved, RFC 1112.
+    server.client_config.write_text(text.replace(f"HostName {HOST}", "HostName 255.255.255.255"))
+    with (
+        pytest.raises(HostUnreachable, match=r"no route to 255\.255\.255\.255 port"),
+        tunnel_through(server),
+    ):
+        pass
+
+
 def test_a_wrong_user_is_refused_in_words(new_sshd: SshdMaker) -> None:
     server = new_sshd.start()
     text = server.client_config.read_text()

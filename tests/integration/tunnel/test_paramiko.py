@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+import paramiko
+import pytest
 from tunnels import HOST, digest_of, send_noise, serving, tunnel_through
+from waiting import eventually
 
-from socketpool.tunnel import link
+from socketpool.tunnel import packets
+from socketpool.tunnel.pipe import Pipe
+from socketpool.tunnel.wire import WINDOW
 
 if TYPE_CHECKING:
-    import pytest
     from sshd import SshdMaker
 
 
@@ -20,19 +24,39 @@ def test_when_it_asks_for_new_keys_is_still_ours_to_say(
     send, digest = send_noise(8 << 20)
 
     def asked() -> bool:
-        server = new_sshd.start(f"there{len(caplog.records)}")
+        caplog.clear()
+        server = new_sshd.start(f"there{packets.Packets.REKEY_BYTES}")
         with (
             tunnel_through(server) as tunnel,
             serving(send) as port,
             tunnel.dial(HOST, port) as stream,
         ):
             assert digest_of(stream) == digest
-        return any("Rekeying (hit" in record.getMessage() for record in caplog.records)
+        said = [record.getMessage() for record in caplog.records]
+        return said.count("=== End of kex handshake ===") > 1
 
     with caplog.at_level(logging.DEBUG, logger="paramiko.transport"):
         assert not asked()
-        monkeypatch.setattr(link._Packets, "REKEY_BYTES", 2 << 20)
+        monkeypatch.setattr(packets.Packets, "REKEY_BYTES", 2 << 20)
         assert asked()
+
+
+@pytest.mark.parametrize("options", ["", "Ciphers aes128-ctr"])
+def test_data_goes_past_its_buffers_and_its_windows_are_kept_open_all_the_same(
+    new_sshd: SshdMaker, options: str
+) -> None:
+    """Through more than one window of a channel, and none of what has ended is kept."""
+    send, digest = send_noise(2 * WINDOW)
+    with tunnel_through(new_sshd.start("there", options)) as tunnel, serving(send) as port:
+        with tunnel.dial(HOST, port) as stream:
+            assert isinstance(stream._channel.in_buffer, Pipe)
+            assert digest_of(stream) == digest
+        session = tunnel.link().open_session()
+        session.invoke_subsystem("sftp")
+        assert paramiko.SFTPClient(session).normalize(".").startswith("/")
+        session.close()
+        reader = cast("packets.Packets", tunnel.link().transport.packetizer)
+        eventually(lambda: not reader._pipes, "their ends")
 
 
 def test_the_cipher_that_is_fastest_is_agreed_on_and_an_older_host_is_met(

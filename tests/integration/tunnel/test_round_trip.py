@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import json
 import os
@@ -9,16 +10,23 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pools import TOOLS, clean_environment, run_tool, shipped
+from sshd import keygen
 
 if TYPE_CHECKING:
     from pools import PoolMaker, RunningPool
     from sshd import Sshd, SshdMaker
 
 DATA = Path(__file__).parents[2] / "data" / "webflow-site.zip"
+OWN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 TRIO = ("upload", "vendor", "download")
 GIGABYTE = 1 << 30
 DIGESTER = """
@@ -62,6 +70,56 @@ def test_an_archive_is_processed_through_ssh(
     assert trio.request("GET", "/v1/leases").body == []
 
 
+def test_a_host_is_named_by_user_and_port_where_it_has_no_alias(
+    new_sshd: SshdMaker, trio: RunningPool, tmp_path: Path
+) -> None:
+    archive = Path(shutil.copy(DATA, tmp_path))
+    server = new_sshd.start()
+    lines = server.client_config.read_text().splitlines(keepends=True)
+    said = ("Host ", "  HostName", "  Port", "  User ")
+    server.client_config.write_text("".join(x for x in lines if not x.startswith(said)))
+    server.alias = f"{getpass.getuser()}@127.0.0.1:{server.port}"
+    result = client(server, trio, archive, "--token-file", trio.state / "token")
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_passphrase_is_asked_for_at_the_terminal_and_not_shown(
+    new_sshd: SshdMaker, trio: RunningPool, tmp_path: Path
+) -> None:
+    archive = Path(shutil.copy(DATA, tmp_path))
+    server = new_sshd.make()
+    (server.folder / "user").unlink()
+    keygen(server.folder / "user", passphrase="open sesame")
+    shutil.copy(server.folder / "user.pub", server.folder / "authorized_keys")
+    server.start()
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [
+            # Makes the terminal its own, where getpass looks for it.
+            *(sys.executable, "-c", OWN_TERMINAL, TOOLS / "socketpool_client"),
+            *("--ssh", server.alias, "--ssh-config", server.client_config),
+            *("--token-file", trio.state / "token"),
+            *(trio.host, str(trio.port), archive, *TRIO),
+        ],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        env=clean_environment(tmp_path),
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # its end
+            while data := os.read(ours, 4096):
+                shown += data
+                if data.endswith(b"user: "):
+                    os.write(ours, b"open sesame\n")
+    os.close(ours)
+    assert process.returncode == 0, shown
+    assert f"passphrase of {server.folder}/user: ".encode() in shown
+    assert b"sesame" not in shown
+
+
 def test_an_ordinary_account_needs_no_token_here_for_its_own_pool_there(
     new_sshd: SshdMaker, trio: RunningPool, tmp_path: Path
 ) -> None:
@@ -79,6 +137,37 @@ def test_where_no_token_is_found_it_is_said_how_to_give_one(
     assert result.returncode == 5
     assert "--token-file" in result.stderr
     assert archive.read_bytes() == DATA.read_bytes()
+
+
+def test_the_steps_one_by_one_go_through_ssh_too(
+    new_sshd: SshdMaker, trio: RunningPool, tmp_path: Path
+) -> None:
+    """On a lease of the pool there, which each of them renews there."""
+    archive = Path(shutil.copy(DATA, tmp_path))
+    server = new_sshd.start()
+    lease = tmp_path / "lease.json"
+    taken = run_tool("socketpool", "lease", *TRIO, "--json", "--state-dir", trio.state)
+    lease.write_text(taken.stdout)
+    ports = {s["service"]: s["port"] for s in json.loads(taken.stdout)["services"]}
+
+    def step(name: str, service: str, *options: object) -> subprocess.CompletedProcess[str]:
+        return run_tool(
+            *(f"{name}_client", trio.host, ports[service], archive, "--lease", lease),
+            *("--ssh", server.alias, "--ssh-config", server.client_config, *options),
+        )
+
+    there = ("--pool", f"{trio.host}:{trio.port}", "--state-dir", trio.state)
+    for name, service in zip(("uploader", "vendor", "downloader"), TRIO, strict=True):
+        done = step(name, service, *there)
+        assert (done.returncode, done.stderr) == (0, "")
+    before, after = members(DATA), members(archive)
+    assert sum(before[name] != after[name] for name in before) == 22
+    assert server.log.count("Accepted publickey") == 3  # for the step and the renewals, one each
+    assert run_tool("socketpool", "release", lease_of(lease), *there).returncode == 0
+
+
+def lease_of(path: Path) -> str:
+    return str(json.loads(path.read_text())["lease"])
 
 
 def large_archive(folder: Path, size: int) -> tuple[Path, str]:

@@ -10,6 +10,7 @@ import pytest
 from paramiko.ssh_exception import SSHException
 
 from socketpool.tunnel.channel import TunnelStream
+from socketpool.tunnel.pipe import Batch, Pipe
 
 
 class Failing:
@@ -19,6 +20,7 @@ class Failing:
 
     def __init__(self, error: Exception) -> None:
         self._error = error
+        self.in_buffer = Pipe()
 
     def __getattr__(self, name: str) -> Any:
         def fail(*_: object) -> None:
@@ -31,12 +33,13 @@ class Holding:
     """A channel that has some bytes, and then the end."""
 
     def __init__(self, data: bytes, *, eof: bool) -> None:
-        self.data, self.eof_received = data, eof
+        self.in_buffer, self.eof_received = Pipe(), eof
+        self.in_buffer.feed(memoryview(data))
+        self.in_buffer.close()
         self.closed = 0
 
-    def recv(self, size: int) -> bytes:
-        data, self.data = self.data[:size], self.data[size:]
-        return data
+    def recv(self, size: int) -> bytes | Batch:
+        return self.in_buffer.read(size)
 
     def send(self, data: memoryview) -> int:
         return min(len(data), 3) if not self.closed else 0

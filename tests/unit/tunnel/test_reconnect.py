@@ -9,7 +9,13 @@ import pytest
 from waiting import eventually
 
 from socketpool.tunnel import reconnect
-from socketpool.tunnel.errors import HostKeyRefused, HostUnreachable, TargetRefused, TunnelDown
+from socketpool.tunnel.errors import (
+    HostKeyRefused,
+    HostUnreachable,
+    TargetRefused,
+    TunnelDown,
+    TunnelFailed,
+)
 from socketpool.tunnel.reconnect import Tunnel
 
 
@@ -20,6 +26,7 @@ class Link:
         self.ended = threading.Event()
         self.closed = 0
         self.failure: Exception | None = None
+        self.bug: Exception | None = None
 
     def open(self, host: str, port: int) -> object:
         if self.failure is not None:
@@ -28,6 +35,8 @@ class Link:
 
     def watch(self) -> None:
         assert self.ended.wait(30)
+        if self.bug is not None:
+            raise self.bug
 
     def close(self) -> None:
         self.closed += 1
@@ -151,13 +160,56 @@ def test_a_refusal_ends_the_trying_and_is_told_to_everybody(tunnel: Tunnel, host
     assert len(host.links) == 1
 
 
-@pytest.mark.parametrize("state", ["up", "reconnecting", "refused"])
+@pytest.mark.parametrize(
+    "surprise", [OSError(24, "Too many open files"), RuntimeError("no thread"), KeyError("bug")]
+)
+def test_what_nobody_foresaw_in_a_try_is_told_and_tried_again(
+    tunnel: Tunnel, host: Host, changes: list[tuple[str, str]], surprise: Exception
+) -> None:
+    tunnel.open()
+    host.failures = [surprise] * 3
+    host.links[0].ended.set()
+    eventually(lambda: tunnel.state == "up" and len(host.links) == 2, "up")
+    assert tunnel.failure is None
+    (told,) = [why for _, why in changes if type(surprise).__name__ in why]
+    assert str(surprise) in told
+
+
+def test_a_bug_in_what_keeps_it_up_is_its_end_and_not_a_wait_for_ever(
+    tunnel: Tunnel, host: Host, changes: list[tuple[str, str]]
+) -> None:
+    tunnel.open()
+    host.links[0].bug = ZeroDivisionError("a bug")
+    host.links[0].ended.set()
+    eventually(lambda: tunnel.state == "failed", "the end")
+    assert isinstance(tunnel.failure, TunnelFailed)
+    assert "ZeroDivisionError: a bug" in tunnel.failure.message
+    eventually(lambda: changes[-1] == ("failed", str(tunnel.failure)), "being told")
+    with pytest.raises(TunnelFailed):
+        tunnel.dial("h", 1)
+    eventually(lambda: host.links[0].closed > 0, "the connection's end")
+
+
+def test_that_nobody_can_be_told_does_not_end_it(host: Host) -> None:
+    def tell(_state: object, _why: str) -> None:
+        raise BrokenPipeError
+
+    tunnel = Tunnel("acme", host.connect, tell)
+    tunnel.open()
+    host.links[0].ended.set()
+    eventually(lambda: tunnel.state == "up" and len(host.links) == 2, "up")
+    tunnel.close()
+
+
+@pytest.mark.parametrize("state", ["up", "reconnecting", "refused", "failed"])
 def test_closing_leaves_no_connection_open(tunnel: Tunnel, host: Host, state: str) -> None:
     tunnel.open()
     if state == "reconnecting":
         host.gate.clear()
     if state == "refused":
         host.failures = [HostKeyRefused("changed")]
+    if state == "failed":
+        host.links[0].bug = ZeroDivisionError("a bug")
     if state != "up":
         host.links[0].ended.set()
     eventually(lambda: tunnel.state == state, state)
