@@ -76,7 +76,7 @@ ensure_peers() {
     rm -rf "$work"
 }
 
-# Tests of the tunnel talk to real servers.
+# Tests of the tunnel talk to real servers; Ansible comes by ssh too.
 ensure_sshd() {
     command -v sshd >/dev/null || [ -x /usr/sbin/sshd ] && command -v ssh-keygen >/dev/null && return
     if ! install_packages openssh-server openssh-client; then
