@@ -1,4 +1,4 @@
-"""The example inventory, used as docs/deployment.md says; that of Vagrant is used by its machines."""
+"""The example inventory, used as docs/deployment.md says; Vagrant's is used by its machines."""
 
 from __future__ import annotations
 
