@@ -108,9 +108,12 @@ ensure_venv() {
 # An engine that already answers is used; one that is started here is stopped when the script ends.
 ensure_docker() {
     docker info >/dev/null 2>&1 && return
-    if ! command -v dockerd >/dev/null && ! install_packages docker.io iptables; then
-        echo "could not install Docker; install it and let this account use it, then run $0 again" >&2
-        return 2
+    if ! command -v dockerd >/dev/null || ! command -v iptables >/dev/null; then
+        if ! install_packages docker.io iptables; then
+            echo "could not install Docker; install it and let this account use it, then run $0 again" >&2
+            return 2
+        fi
+        docker info >/dev/null 2>&1 && return # systemd has started it
     fi
     if [ "$(id -u)" -ne 0 ]; then
         echo "no Docker engine answers, and only root can start one: start it, then run $0 again" >&2
@@ -118,7 +121,8 @@ ensure_docker() {
     fi
     # Where systemd doesn't run, its hierarchy may be missing; containers that run systemd need it.
     if [ ! -e /sys/fs/cgroup/cgroup.controllers ] && [ ! -d /sys/fs/cgroup/systemd ]; then
-        mkdir -p /sys/fs/cgroup/systemd
+        mkdir /sys/fs/cgroup/systemd 2>/dev/null ||
+            { mount -o remount,rw /sys/fs/cgroup && mkdir /sys/fs/cgroup/systemd; } || return
         mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd || return
     fi
     echo "starting a Docker engine ..." >&2
@@ -138,24 +142,25 @@ stop_docker() {
     [ -z "${docker_pid:-}" ] || { kill "$docker_pid" && wait "$docker_pid" || true; } 2>/dev/null
 }
 
-# The image of a bare host, made once: from a registry's Debian if one answers, else with apt.
-ensure_images() {
-    local file=tests/e2e/deploy/target.Dockerfile base=socketpool-test/debian:bookworm wanted tar
+# ensure_image SUITE: that of a bare host with this Debian, made once: from a registry's image if one
+# answers, else with apt.
+ensure_image() {
+    local suite=$1 file=tests/e2e/deploy/target.Dockerfile base=socketpool-test/debian:$1 wanted tar
     wanted=$(sha256sum <"$file" | cut -c-12)
-    [ "$(docker inspect --format '{{index .Config.Labels "recipe"}}' socketpool-test/target:bookworm 2>/dev/null)" = "$wanted" ] && return
+    [ "$(docker inspect --format '{{index .Config.Labels "recipe"}}' "socketpool-test/target:$suite" 2>/dev/null)" = "$wanted" ] && return
     if ! docker image inspect "$base" >/dev/null 2>&1; then
-        if docker pull --quiet debian:bookworm-slim >/dev/null 2>&1; then
-            docker tag debian:bookworm-slim "$base"
+        if timeout 120 docker pull --quiet "debian:$suite-slim" >/dev/null 2>&1; then
+            docker tag "debian:$suite-slim" "$base"
         else
             command -v mmdebstrap >/dev/null || install_packages mmdebstrap || return
-            echo "making a Debian image (once) ..." >&2
+            echo "making an image of Debian $suite (once) ..." >&2
             tar=$(mktemp --suffix .tar)
-            mmdebstrap --quiet --variant=minbase --include=ca-certificates bookworm "$tar" &&
+            mmdebstrap --quiet --variant=minbase --include=ca-certificates "$suite" "$tar" &&
                 docker import "$tar" "$base" >/dev/null || return
             rm -f "$tar"
         fi
     fi
-    docker build --quiet --build-arg "BASE=$base" --label "recipe=$wanted" --tag socketpool-test/target:bookworm \
+    docker build --quiet --build-arg "BASE=$base" --label "recipe=$wanted" --tag "socketpool-test/target:$suite" \
         - <"$file" >/dev/null
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 MOLECULE = ROOT / "molecule"
 PLAYBOOKS = ROOT / "playbooks"
 PLAY_SECONDS = 900
-
+SETTLE_SECONDS = 120
 
 # Whose modes and owners are looked at.
 SYSTEM = ("/etc", "/root", "/home", "/usr/local", "/var/lib", "/var/log")
@@ -122,7 +123,7 @@ class Deployment:
             except AssertionError:
                 return None
 
-        found = eventually(idle, "all instances idle")
+        found = eventually(idle, "all instances idle", SETTLE_SECONDS)
         assert found is not None
         return found
 
@@ -131,3 +132,9 @@ def modes(container: str) -> dict[str, str]:
     """Mode and owner of every file of the system, by path."""
     listed = hosts.run(container, "find", *SYSTEM, "-printf", "%p\t%M %u:%g\n").stdout
     return dict(line.split("\t") for line in listed.splitlines())
+
+
+def changes(output: str) -> dict[str, int]:
+    """How many tasks have changed something, by host, as a play tells at its end."""
+    found = re.findall(r"(?m)^(\w+) +: ok=\d+ +changed=(\d+)", output)
+    return {host: int(changed) for host, changed in found}

@@ -1,12 +1,14 @@
 """Hosts to deploy to: containers that run systemd and sshd.
 
-``hosts.py NETWORK NAME`` starts one and prints the port of this machine at which its sshd is
-reached; molecule's create playbook calls it so.
+``hosts.py NETWORK NAME SUITE`` starts one and prints the port of this machine at which its sshd
+is reached; molecule's create playbook calls it so.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -17,7 +19,7 @@ os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"  # its image may be out of r
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
-IMAGE = "socketpool-test/target:bookworm"
+IMAGE = "socketpool-test/target:{}"  # of the Debian that is named there
 LABEL = {"socketpool-test": "1"}
 # What systemd needs, and no more: a privileged container would hide what hardening breaks.
 SYSTEMD = {
@@ -32,12 +34,12 @@ START_SECONDS = 120
 class Host:
     """A started host; it stays until `remove`, or until somebody sweeps by the label."""
 
-    def __init__(self, name: str, network: str | None = None) -> None:
+    def __init__(self, name: str, network: str | None = None, suite: str = "bookworm") -> None:
         self.name = f"{network}-{name}" if network else name
         # Chosen here, so that it is the same after a restart.
         self.port = free_port()
         container = (
-            DockerContainer(IMAGE)
+            DockerContainer(IMAGE.format(suite))
             .with_name(self.name)
             .with_volume_mapping("/sys/fs/cgroup", "/sys/fs/cgroup", "rw")
             .with_tmpfs_mount("/run")
@@ -83,12 +85,17 @@ def wait_running(container: str) -> None:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of this machine that nobody has, below those that outgoing connections get.
+
+    It stays free until the container has it, and while that restarts.
+    """
+    while True:
+        port = random.randrange(30000, 32768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 if __name__ == "__main__":
-    network, name = sys.argv[1:]
-    sys.stdout.write(f"{Host(name, network).port}\n")
+    network, name, suite = sys.argv[1:]
+    sys.stdout.write(f"{Host(name, network, suite).port}\n")

@@ -23,7 +23,7 @@ def fenced(pool: RunningPool) -> dict[int, int]:
 def stored(pool: RunningPool) -> list[str]:
     """The leases in the store."""
     with contextlib.closing(sqlite3.connect(pool.state / "leases.sqlite")) as db:
-        return [row[0] for row in db.execute("SELECT id FROM lease")]
+        return [row[0] for row in db.execute("SELECT id FROM live")]
 
 
 def assert_consistent(pool: RunningPool) -> dict[str, list[int]]:

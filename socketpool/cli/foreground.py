@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from socketpool.cli.base import say
@@ -27,8 +26,8 @@ class Reload(Exception):
 class Stopper:
     """Hears the signals that end a command; where it looks for them is where they take effect.
 
-    Their handler only takes a note and wakes `wait`: an exception that it raised could come up
-    anywhere, where a library swallows it or leaves a lock taken.  With ``reloads`` SIGHUP asks for
+    Their handler only takes a note: an exception that it raised could come up anywhere, where a
+    library swallows it or leaves a lock taken.  With ``reloads`` SIGHUP asks for
     a `Reload` where there is no terminal that could be closed.
     """
 
@@ -39,6 +38,9 @@ class Stopper:
 
     def listen(self) -> None:
         """From now on."""
+        # Written to by whatever thread the kernel gives the signal to; it need not be the one that
+        # waits, which would sleep on.
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
                 signal.signal(number, self._on_signal)
@@ -60,7 +62,7 @@ class Stopper:
                 raise Reload
             ready = [fd for fd, _ in poll.poll()]
             if self._wake in ready:
-                os.read(self._wake, 4096)  # a signal that comes now was noted before this
+                os.read(self._wake, 4096)  # by now the handlers of those signals have run
             elif ready:
                 return
 
@@ -69,8 +71,6 @@ class Stopper:
             self._reload = True
         else:
             self._stop = True
-        with suppress(BlockingIOError):  # so many that it wakes anyway
-            os.write(self._waker, b"!")
 
 
 def _has_terminal() -> bool:

@@ -41,7 +41,7 @@ def status(client: PoolClient, *, as_json: bool) -> None:
 
 
 def _tell_failure(instance: dict[str, Any]) -> None:
-    if instance["state"] == "failed":
+    if instance["failures"]:  # also while it is tried again
         click.echo(f"\n{instance['instance']} failed {instance['failures']} times; its log ends:")
         for line in instance["last_words"] or ["(nothing was logged)"]:
             click.echo(f"    {printable(line)}")

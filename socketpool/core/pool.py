@@ -7,7 +7,6 @@ store, waiting, and the clock (monotonic seconds, passed in).
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from socketpool.core.clients import OPERATOR
@@ -116,17 +115,17 @@ class Pool:
         """Let an event of the outside world happen to an instance; returns it as it is now."""
         before = self.instances[port]
         state = INSTANCE.after(before.state, event)
-        after = replace(before, state=state, since=before.since if state is before.state else now)
+        after = before if state is before.state else before.moved(state, now)
         match event:
             case InstanceEvent.LOST:
                 after = self._after_exit(before, after, now)
             case InstanceEvent.SPAWNED:
-                after = replace(after, exits=0, dirty=False)
+                after = after._replace(exits=0, dirty=False)
             case InstanceEvent.READY:
-                after = replace(after, dirty=False, up_since=now)
+                after = after._replace(dirty=False, up_since=now)
                 self.usage[after.service].note_start(now - before.since)
             case InstanceEvent.DISTRUSTED:
-                after = replace(after, dirty=True)
+                after = after._replace(dirty=True)
         self.instances[port] = after
         if state is not before.state:
             self._note_state(before, after, now)
@@ -135,17 +134,17 @@ class Pool:
     def fail(self, port: int, retry_at: float, now: float) -> Instance:
         """Give an instance up until ``retry_at``."""
         after = self.apply(port, InstanceEvent.OVERDUE, now)
-        after = replace(after, failures=after.failures + 1, retry_at=retry_at)
+        after = after._replace(failures=after.failures + 1, retry_at=retry_at)
         self.instances[port] = after
         return after
 
     def retry_now(self, port: int) -> None:
         """Don't wait any longer before a failed instance is tried again."""
-        self.instances[port] = replace(self.instances[port], retry_at=0.0)
+        self.instances[port] = self.instances[port]._replace(retry_at=0.0)
 
     def saw(self, port: int, pid: int) -> None:
         """Note the process that supervisord reports for an instance."""
-        self.instances[port] = replace(self.instances[port], pid=pid)
+        self.instances[port] = self.instances[port]._replace(pid=pid)
 
     def overdue(self, now: float) -> list[Instance]:
         """Starting instances that are past their start limit or exit again and again."""
@@ -175,6 +174,8 @@ class Pool:
 
         One that is tried again after it failed still counts as failed.
         """
+        if self._idle[service] or self.held[service]:
+            return False
         failing = [
             i.state is InstanceState.FAILED
             or (i.state is InstanceState.STARTING and i.failures > 0)
@@ -234,9 +235,9 @@ class Pool:
     def _after_exit(self, before: Instance, after: Instance, now: float) -> Instance:
         was_up = before.state in {InstanceState.IDLE, *HELD}
         if was_up and now - before.up_since >= STABLE_SECONDS:
-            after = replace(after, exits=0, failures=0)
+            after = after._replace(exits=0, failures=0)
         dirty = before.dirty or before.state in HELD
-        return replace(after, pid=0, exits=after.exits + 1, dirty=dirty)
+        return after._replace(pid=0, exits=after.exits + 1, dirty=dirty)
 
     def _note_state(self, before: Instance, after: Instance, now: float) -> None:
         service = after.service
@@ -268,8 +269,8 @@ class Pool:
         for name in names:
             if name not in self.services:
                 raise UnknownService(name)
-        for name, wanted in Counter(names).items():
-            if len(self._idle[name]) < wanted:
+        for name in names:
+            if len(self._idle[name]) < names.count(name):
                 raise Exhausted(name)
         grants = []
         for name in names:
@@ -307,14 +308,14 @@ class Pool:
         """Extend by the lease's time to live, up to its maximum age; raises KeyError."""
         lease = self.leases[lease_id]
         state = LEASE.after(lease.state, LeaseEvent.RENEW)
-        renewed = replace(lease, state=state, expires=min(now + lease.ttl, lease.until))
+        renewed = lease._replace(state=state, expires=min(now + lease.ttl, lease.until))
         self.leases[lease_id] = renewed
         return renewed
 
     def end(self, lease_id: str, event: LeaseEvent, now: float) -> Lease:
         """Release or expire a lease and give its instances back; raises KeyError."""
         lease = self.leases[lease_id]
-        ended = replace(lease, state=LEASE.after(lease.state, event))
+        ended = lease._replace(state=LEASE.after(lease.state, event))
         del self.leases[lease_id]
         self._by_key.pop((lease.client, lease.key), None)
         self._count[lease.client] -= 1

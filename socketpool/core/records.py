@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from socketpool.core.clients import OPERATOR
 from socketpool.core.lifecycle import InstanceState, LeaseState
@@ -26,8 +27,7 @@ class ServicePlan:
     notifies: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
+class Instance(NamedTuple):
     """One supervisor program of a service on one port.
 
     ``since`` and ``up_since`` are the monotonic times of the last change of state and of the last
@@ -53,9 +53,12 @@ class Instance:
         """The name by which supervisorctl knows it."""
         return f"{self.block}:{self.port}"
 
+    def moved(self, state: InstanceState, now: float) -> Instance:
+        """The instance in another state; as `_replace`, for what happens at each lease."""
+        return Instance(self.service, self.port, self.block, state, now, *self[5:])
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+
+class Grant(NamedTuple):
     """One service of a lease: the instance that serves it."""
 
     service: str
@@ -63,8 +66,7 @@ class Grant:
     instance: str
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """A client's exclusive claim on one instance of each requested service.
 
     ``expires`` and ``until`` are monotonic seconds: the end of the present time to live, and the

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from socketpool.rsi.tokens import LeaseTokens, read_secret
 from socketpool.server.app import make_app
 from socketpool.server.http import BoundedHttp
 from socketpool.server.keeper import Keeper
+from socketpool.server.lane import LeaseLane
 from socketpool.sockets import listen_on
 from socketpool.store.sqlite import SqliteLeaseStore
 from socketpool.supervision.launch import end_with_supervisord
@@ -58,7 +60,7 @@ async def _serve(settings: Settings, state: StateDir, listener: socket.socket) -
         uvicorn.Config(
             make_app(keeper),
             loop="none",
-            http=BoundedHttp,
+            http=partial(BoundedHttp, lane=LeaseLane(keeper)),  # type: ignore[arg-type]
             ws="none",
             log_config=None,
             access_log=False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from socketpool.core.lifecycle import InstanceState
@@ -46,7 +46,7 @@ def adopt(
             keeps_state=service in pool.services and pool.services[service].restart,
         )
         pid = process.pid if process.alive else 0
-        instance = Instance(service, port, process.group, state, _now(), pid)
+        instance = Instance(service, port, process.group, state, time.monotonic(), pid)
         pool.add(instance)
         blocks.knows(process.group, service, number)
         yield instance
@@ -55,7 +55,7 @@ def adopt(
 def note_needs(pool: Pool) -> None:
     """Take it that all there is was needed: the run before knew why it was there."""
     for name, service in pool.services.items():
-        pool.usage[name].note_need(max(0, len(pool.of(name)) - service.warm), _now())
+        pool.usage[name].note_need(max(0, len(pool.of(name)) - service.warm), time.monotonic())
 
 
 def remove_unknown_files(programs: Path, processes: Iterable[ProcessInfo]) -> None:
@@ -78,7 +78,3 @@ def _state(
     if keeps_state and process.alive:
         return InstanceState.RECYCLING
     return InstanceState.STARTING
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

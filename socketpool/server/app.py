@@ -15,7 +15,6 @@ import socketpool
 from socketpool.core.clients import OPERATOR
 from socketpool.server.asking import Ask
 from socketpool.server.guard import CLIENT, Guard
-from socketpool.server.hotroute import HotLane, HotRoute
 from socketpool.server.operations import operation_routes
 from socketpool.server.problems import ON_ERROR
 from socketpool.server.schema import (
@@ -68,7 +67,7 @@ def make_app(keeper: Keeper) -> ASGIApp:
     app.include_router(_view_routes(keeper))
     app.include_router(operation_routes(keeper, [SHOWS_TOKEN]))
     app.include_router(_health_routes(keeper))
-    return Guard(HotLane(app, ON_ERROR), keeper.client_of)
+    return Guard(app, keeper.client_of)
 
 
 def _add_lease_routes(app: FastAPI, keeper: Keeper) -> None:
@@ -85,19 +84,20 @@ def _add_lease_routes(app: FastAPI, keeper: Keeper) -> None:
         )
         return GrantedLease(
             token=keeper.leases.token(lease),
-            **lease_facts(keeper, lease, services_host(keeper, request)),
+            **lease_facts(keeper, lease, services_host(keeper, request.scope["server"])),
         )
 
     async def list_leases(request: Request) -> list[LeaseView]:
         """All live leases of the client, without their tokens; with the pool's own token, all."""
-        host = services_host(keeper, request)
+        host = services_host(keeper, request.scope["server"])
         live = keeper.leases.live(request.scope[CLIENT])
         return [LeaseView(**lease_facts(keeper, lease, host)) for lease in live]
 
     async def show_lease(lease_id: LeaseId, request: Request) -> LeaseView:
         """One live lease, without its token."""
+        host = services_host(keeper, request.scope["server"])
         lease = keeper.leases.get(lease_id, request.scope[CLIENT])
-        return LeaseView(**lease_facts(keeper, lease, services_host(keeper, request)))
+        return LeaseView(**lease_facts(keeper, lease, host))
 
     async def explain_lease(reference: LeaseId, request: Request) -> StoryView:
         """What was asked, waited and granted under the id of a lease, or why it was refused."""
@@ -105,8 +105,9 @@ def _add_lease_routes(app: FastAPI, keeper: Keeper) -> None:
 
     async def renew_lease(lease_id: LeaseId, request: Request) -> LeaseView:
         """Give the lease another time to live, within its maximum age."""
+        host = services_host(keeper, request.scope["server"])
         lease = keeper.leases.renew(lease_id, request.scope[CLIENT])
-        return LeaseView(**lease_facts(keeper, lease, services_host(keeper, request)))
+        return LeaseView(**lease_facts(keeper, lease, host))
 
     async def release_lease(lease_id: LeaseId, request: Request) -> None:
         """End the lease: its workspace is wiped and its instances go back to the pool."""
@@ -128,7 +129,6 @@ def _add_lease_routes(app: FastAPI, keeper: Keeper) -> None:
             tags=["leases"],
             dependencies=[SHOWS_TOKEN],
             responses=problems,
-            route_class_override=HotRoute if method != "GET" else None,
         )
 
 

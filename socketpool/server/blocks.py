@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from socketpool.core.lifecycle import InstanceEvent, InstanceState
@@ -79,7 +80,7 @@ class Blocks:
 
     async def keep_warm(self, services: Sequence[str], waiting: Mapping[str, int]) -> None:
         """Have as many instances of these as will be needed, and more for those who wait."""
-        now = _now()
+        now = time.monotonic()
         for service in [s for s in self._pool.services.values() if s.name in services]:
             missing = self._pool.missing(service.name, waiting.get(service.name, 0), now)
             if missing > 0:
@@ -87,7 +88,7 @@ class Blocks:
 
     async def shrink(self) -> None:
         """Give up blocks that were not needed for long, and remove those that have come to rest."""
-        now = _now()
+        now = time.monotonic()
         for service in self._pool.services.values():
             usage = self._pool.usage[service.name]
             needed = service.warm + usage.ahead(now) + usage.peak(now)
@@ -127,7 +128,7 @@ class Blocks:
             busy: set[int] = set()
             runs: list[range] = []
             while service in self._pool.services:
-                runs = self._pool.plan_growth(service, wanted, _now(), busy)
+                runs = self._pool.plan_growth(service, wanted, time.monotonic(), busy)
                 ports = [port for run in runs for port in run]
                 found = await self._worker(busy_ports, self._host, ports)
                 if not found:
@@ -141,7 +142,7 @@ class Blocks:
             working = sum(i.state is not InstanceState.FAILED for i in self._pool.of(service))
             plan = self._pool.services.get(service)
             if runs and plan is not None:
-                self._pool.usage[service].note_need(max(0, working - plan.warm), _now())
+                self._pool.usage[service].note_need(max(0, working - plan.warm), time.monotonic())
 
     async def _register(self, service: str, ports: range) -> None:
         number = self._numbers[service] = self._numbers.get(service, 0) + 1
@@ -155,7 +156,7 @@ class Blocks:
             path.unlink(missing_ok=True)
             log.error("registration failed", extra={"block": block, "error": str(error)})
             return
-        now = _now()
+        now = time.monotonic()
         for port in ports:
             registered = InstanceState.REGISTERED
             self._pool.add(Instance(service, port, block, registered, now))
@@ -210,7 +211,7 @@ class Blocks:
             await self._worker(self._supervisor.remove_group, block)
             self._retiring.discard(block)
             for instance in mine:
-                self._pool.remove(instance.port, _now())
+                self._pool.remove(instance.port, time.monotonic())
         log.info("removed", extra={"block": block, "instances": len(mine)})
 
 
@@ -222,8 +223,4 @@ def drain(pool: Pool, instance: Instance) -> None:
     """Let nobody have the instance any more, unless that is so already."""
     draining = (InstanceState.DRAINING, InstanceState.STOPPING, InstanceState.STOPPED)
     if instance.state not in draining:
-        pool.apply(instance.port, InstanceEvent.DRAINED, _now())
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+        pool.apply(instance.port, InstanceEvent.DRAINED, time.monotonic())

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
+import time
 from typing import TYPE_CHECKING
 
 from socketpool.core.lifecycle import MOVING, InstanceEvent, InstanceState
 from socketpool.core.pool import EXITS_BEFORE_FAILED
 from socketpool.supervision.logtail import last_lines
+from socketpool.supervision.processes import started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -53,13 +54,14 @@ class Care:
         self._halted: set[int] = set()  # failed instances that supervisord no longer respawns
         self._parked: set[int] = set()  # leased ones that an operator has stopped
         self._renewed: set[int] = set()  # instances whose process ended since they were given back
-        self._outdated: set[int] = set()  # instances whose service was changed since they started
+        self._outdated: dict[int, float] = {}  # port -> when its service was changed (`started`)
 
     def outdate(self, services: Collection[str]) -> None:
         """These services are not what their instances were started as."""
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
         for instance in self._pool.instances.values():
             if instance.service in services:
-                self._outdated.add(instance.port)
+                self._outdated[instance.port] = now
         self._look()
 
     def is_parked(self, port: int) -> bool:
@@ -71,14 +73,13 @@ class Care:
         (self._parked.add if parked else self._parked.discard)(port)
 
     def note_exit(self, instance: Instance) -> None:
-        """The process has ended; the next one is started with what its service is now."""
-        self._outdated.discard(instance.port)
+        """The process has ended."""
         if instance.state is InstanceState.RECYCLING:
             self._renewed.add(instance.port)
 
     def note_ready(self, port: int) -> None:
         """A starting or failed instance is ready."""
-        instance = self._pool.apply(port, InstanceEvent.READY, _now())
+        instance = self._pool.apply(port, InstanceEvent.READY, time.monotonic())
         self.last_words.pop(port, None)
         self._halted.discard(port)
         if instance.failures:
@@ -88,7 +89,7 @@ class Care:
         """What exits again and again is halted meanwhile; what is only slow is left to go on."""
         port = instance.port
         if process.at_rest:
-            if _now() >= instance.retry_at:
+            if time.monotonic() >= instance.retry_at:
                 self._halted.discard(port)
                 await self._start(instance)
             else:
@@ -96,13 +97,13 @@ class Care:
         elif port in self._halted and fresh:  # an operator has started it
             self._halted.discard(port)
             self.spawned(instance)
-        elif instance.exits >= EXITS_BEFORE_FAILED or _now() >= instance.retry_at:
+        elif instance.exits >= EXITS_BEFORE_FAILED or time.monotonic() >= instance.retry_at:
             await self.stop(instance, process)
 
     async def recycle(self, instance: Instance, process: ProcessInfo, pid: int) -> None:
         """Have another process in its place; one that was there while it was leased won't do."""
         if process.at_rest and instance.port in self._parked:
-            self._pool.apply(instance.port, InstanceEvent.STOPPED, _now())
+            self._pool.apply(instance.port, InstanceEvent.STOPPED, time.monotonic())
         elif process.at_rest:
             await self._start(instance)
         elif pid and instance.port in self._renewed:
@@ -112,16 +113,15 @@ class Care:
 
     def spawned(self, instance: Instance) -> None:
         """It has another process, or is about to."""
-        self._pool.apply(instance.port, InstanceEvent.SPAWNED, _now())
+        self._pool.apply(instance.port, InstanceEvent.SPAWNED, time.monotonic())
         self._renewed.discard(instance.port)
         self._parked.discard(instance.port)
-        self._outdated.discard(instance.port)
 
     async def stop(self, instance: Instance, process: ProcessInfo) -> None:
         """Ask supervisord to stop it; in the moment between an exit and the respawn it can't."""
         if process.at_rest:
             if instance.state is InstanceState.STOPPING:
-                self._pool.apply(instance.port, InstanceEvent.STOPPED, _now())
+                self._pool.apply(instance.port, InstanceEvent.STOPPED, time.monotonic())
         elif process.state != "STOPPING":
             await self._worker(self._supervisor.stop, instance.name)
 
@@ -131,7 +131,7 @@ class Care:
         if instance.exits < EXITS_BEFORE_FAILED and instance.service in self._pool.services:
             # It may only be slow, and must have longer at each try.
             delay = max(delay, self._pool.services[instance.service].start_limit)
-        self._pool.fail(instance.port, _now() + delay, _now())
+        self._pool.fail(instance.port, time.monotonic() + delay, time.monotonic())
         self.last_words[instance.port] = last_lines(
             self._state.instance_log(instance.service, instance.port)
         )
@@ -143,7 +143,11 @@ class Care:
 
         When one fails in its new form, the others stay as they are.
         """
-        self._outdated &= self._pool.instances.keys()
+        for port, changed in list(self._outdated.items()):
+            known = self._pool.instances.get(port)
+            # Not whoever was noticed since then: it may have read what its service was before.
+            if known is None or (known.pid and started(known.pid) >= changed):
+                del self._outdated[port]
         if not self._outdated:
             return
         outdated = [self._pool.instances[port] for port in sorted(self._outdated)]
@@ -161,7 +165,7 @@ class Care:
                 self._pool.retry_now(instance.port)
             elif instance.service not in busy and self._may_replace(instance, marked):
                 busy.add(instance.service)
-                self._pool.apply(instance.port, InstanceEvent.DISTRUSTED, _now())
+                self._pool.apply(instance.port, InstanceEvent.DISTRUSTED, time.monotonic())
                 self._look()
 
     @staticmethod
@@ -175,7 +179,3 @@ class Care:
         await self._worker(self._supervisor.start, instance.name)
         if self._pool.instances.get(instance.port) == instance:
             self.spawned(instance)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -6,8 +6,8 @@ again what was to go.
 
 from __future__ import annotations
 
-import asyncio
 import json
+import time
 from typing import TYPE_CHECKING
 
 from socketpool.core.lifecycle import HELD, INSTANCE, InstanceEvent, InstanceState
@@ -64,7 +64,7 @@ class Drains:
         self._remember(self.names | {target or EVERYTHING})
         for instance in instances:
             if INSTANCE.allows(instance.state, InstanceEvent.DRAINED):
-                self._pool.apply(instance.port, InstanceEvent.DRAINED, _now())
+                self._pool.apply(instance.port, InstanceEvent.DRAINED, time.monotonic())
         self._changed()
 
     def resume(self, target: str) -> None:
@@ -83,7 +83,7 @@ class Drains:
         for instance in instances:
             is_ours = not self._leaving(instance.block)
             if is_ours and INSTANCE.allows(instance.state, InstanceEvent.RESUMED):
-                self._pool.apply(instance.port, InstanceEvent.RESUMED, _now())
+                self._pool.apply(instance.port, InstanceEvent.RESUMED, time.monotonic())
         self._changed()
 
     def held(self, target: str) -> int:
@@ -122,7 +122,3 @@ class Drains:
         except FileNotFoundError:
             return set()
         return {str(name) for name in found}
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from socketpool.errors import NotAuthorised, SocketpoolError, TimedOut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -62,7 +62,7 @@ class Guard:
             return
         path: str = scope["path"]
         if not (path in OPEN_PATHS or path.startswith(OPEN_PREFIX)):
-            client = self._client_of(_shown_token(scope))
+            client = self._client_of(shown_token(scope["headers"]))
             if client is None:
                 error = NotAuthorised(
                     "the API token is missing or wrong",
@@ -80,6 +80,9 @@ class Guard:
             await _refuse(send, 408, error)
             return
 
+        if body:  # it is JSON or nothing, though `curl -d` calls it a form
+            others = [header for header in scope["headers"] if header[0] != b"content-type"]
+            scope["headers"] = [*others, (b"content-type", b"application/json")]
         delivered = False
 
         async def replay() -> Message:
@@ -92,8 +95,9 @@ class Guard:
         await self._app(scope, replay, send)
 
 
-def _shown_token(scope: Scope) -> str:
-    shown = [value for name, value in scope["headers"] if name == b"authorization"]
+def shown_token(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The bearer token of a request; empty unless there is exactly one."""
+    shown = [value for name, value in headers if name == b"authorization"]
     if len(shown) != 1 or not shown[0].startswith(b"Bearer "):
         return ""
     return str(shown[0].removeprefix(b"Bearer "), "latin-1")

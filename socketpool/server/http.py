@@ -1,7 +1,8 @@
-"""The HTTP protocol of the pool server with the bounds that uvicorn leaves to a proxy.
+"""The HTTP protocol of the pool server, with the bounds that uvicorn leaves to a proxy.
 
 Headers have a size and a deadline, and connections a number, before anything of a request is
-looked at: nobody needs a token to open a connection.
+looked at: nobody needs a token to open a connection.  Requests for the lane are taken out here if
+they arrive in one go; all others become requests of the application.
 """
 
 from __future__ import annotations
@@ -9,16 +10,25 @@ from __future__ import annotations
 import resource
 from typing import TYPE_CHECKING, Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from socketpool.server.guard import MAX_BODY_BYTES
+from socketpool.server.lane import HotRequest, LeaseLane
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Coroutine, Sequence
+
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 MAX_HEADER_BYTES = 256 << 10
 """More than one read of a socket: a body that comes with its headers counts until they are read."""
 
 HEADER_SECONDS = 10.0
 MOST_CONNECTIONS = 4096
+
+HOT_SECONDS = 0.05
+"""How long the lane waits for a body that did not come with its headers."""
 
 
 def most_connections() -> int:
@@ -30,11 +40,14 @@ def most_connections() -> int:
 class BoundedHttp(HttpToolsProtocol):
     """Closes connections whose headers are too long or too slow, and those over the number."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, lane: LeaseLane, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._lane = lane
         self._in_headers = True
         self._header_bytes = 0
         self._header_timer: asyncio.TimerHandle | None = None
+        self._hot_body: bytes | None = None  # of a request that the lane may take
+        self._hot_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection if there is room for it."""
@@ -47,6 +60,7 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
         self._stop_timer()
+        self._forget_hot()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -57,10 +71,15 @@ class BoundedHttp(HttpToolsProtocol):
                 self.transport.abort()
                 return
         super().data_received(data)
+        if self._hot_body is not None and self._hot_timer is None:
+            self._hot_timer = self.loop.call_later(HOT_SECONDS, self._pass_on)
+        if self._in_headers and self._header_timer is None and not self.transport.is_closing():
+            self._await_headers()
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
-        self._await_headers()
+        self._in_headers = True
+        self._unset_keepalive_if_required()  # armed by an answer given since the last read
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -68,11 +87,62 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_headers = False
         self._header_bytes = 0
         self._stop_timer()
+        if self._may_be_hot():
+            self._hot_body = b""
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        if self._hot_body is None:
+            super().on_body(body)
+            return
+        self._hot_body += body
+        if len(self._hot_body) > MAX_BODY_BYTES:
+            self._pass_on()
+
+    def on_message_complete(self) -> None:
+        """The request is here."""
+        if self._hot_body is not None:
+            before, reply = self.cycle, LaneReply(self)
+            # Where uvicorn looks whether a request is being answered, and who is to hear of its end
+            self.cycle = cast("RequestResponseCycle", reply)
+            method = self.parser.get_method()
+            body = self._hot_body
+            request = HotRequest(method, self.url, self.headers, body, self.server)
+            if self._lane.take(request, reply):
+                self._forget_hot()
+                return
+            self.cycle = before
+            self._pass_on()
+        super().on_message_complete()
+
+    def _may_be_hot(self) -> bool:
+        """Whether there is nothing about the request, or before it, that the lane can't do."""
+        return (
+            self._lane.may_take(self.url)
+            and (self.cycle is None or self.cycle.response_complete)
+            and self.parser.get_http_version() == "1.1"
+            and self.parser.should_keep_alive()
+            and not (self.parser.should_upgrade() or self.expect_100_continue)
+            and not self.flow.write_paused
+        )
+
+    def _pass_on(self) -> None:
+        """Let the application have the request after all."""
+        body = self._hot_body
+        self._forget_hot()
         super().on_headers_complete()
+        if body:
+            super().on_body(body)
+
+    def _forget_hot(self) -> None:
+        self._hot_body = None
+        if self._hot_timer is not None:
+            self._hot_timer.cancel()
+            self._hot_timer = None
 
     def _await_headers(self) -> None:
-        self._stop_timer()
-        self._in_headers = True
         self._header_timer = self.loop.call_later(HEADER_SECONDS, self._too_slow)
 
     def _too_slow(self) -> None:
@@ -82,3 +152,69 @@ class BoundedHttp(HttpToolsProtocol):
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
+
+
+class LaneReply:
+    """The answer to a request that the lane has taken; stands where uvicorn has its own of others.
+
+    uvicorn reads ``response_complete``, clears ``keep_alive`` when the server stops, and when the
+    connection is lost it sets ``disconnected`` and then ``message_event``.
+    """
+
+    def __init__(self, protocol: BoundedHttp) -> None:
+        self._protocol = protocol
+        self._gone: asyncio.Future[None] | None = None
+        self.response_complete = False
+        self.keep_alive = True
+        self.disconnected = False
+
+    @property
+    def message_event(self) -> LaneReply:
+        """What is set when something happened to the connection."""
+        return self
+
+    def set(self) -> None:
+        """Something happened to the connection."""
+        if self.disconnected and self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
+
+    async def gone(self) -> None:
+        """See `Reply.gone`."""
+        if not self.disconnected:
+            self._gone = self._protocol.loop.create_future()
+            await self._gone
+
+    def work(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """See `Reply.work`."""
+        task = self._protocol.loop.create_task(coroutine)
+        self._protocol.tasks.add(task)
+        task.add_done_callback(self._worked)
+
+    def answer(
+        self,
+        status: int,
+        body: bytes = b"",
+        kind: bytes = b"",
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """See `Reply.answer`."""
+        if self.disconnected:
+            return
+        protocol = self._protocol
+        lines = [STATUS_LINE[status]]
+        for name, value in (*protocol.server_state.default_headers, *headers):
+            lines += (name, b": ", value, b"\r\n")
+        if kind:
+            lines.append(b"content-type: %b\r\ncontent-length: %d\r\n" % (kind, len(body)))
+        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        lines.append(body)
+        protocol.transport.write(b"".join(lines))
+        self.response_complete = True
+        if not self.keep_alive:
+            protocol.transport.close()
+        protocol.on_response_complete()
+
+    def _worked(self, task: asyncio.Task[None]) -> None:
+        self._protocol.tasks.discard(cast("Any", task))
+        if not (self.response_complete or self.disconnected):
+            self._protocol.transport.abort()  # the server stops and waits no longer

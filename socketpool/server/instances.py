@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from socketpool.core.lifecycle import HELD, MOVING, InstanceEvent, InstanceState
@@ -123,21 +124,22 @@ class InstanceKeeper:
     async def keep(self) -> None:
         """Watch for ever: observe, and act on what was observed."""
         self.prober.listen()
-        loop = asyncio.get_running_loop()
         while True:
-            begun = loop.time()
+            begun = time.monotonic()
             try:
                 await self._beat()
             except (SocketpoolError, OSError) as error:
                 log.warning("supervision failed", extra={"error": str(error)})
                 await asyncio.sleep(SLOW_BEAT)
-            cost = loop.time() - begun
+            cost = time.monotonic() - begun
             moving = any(map(self._needs_look, self._pool.instances.values()))
             if moving:
                 await asyncio.sleep(max(MOVING_BEAT, 2 * cost))
                 continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(max(self._full_look_at, loop.time() + MOVING_BEAT)):
+                async with asyncio.timeout_at(
+                    max(self._full_look_at, time.monotonic() + MOVING_BEAT)
+                ):
                     await self._look.wait()
 
     def look(self) -> None:
@@ -157,7 +159,7 @@ class InstanceKeeper:
         """
         for grant in lease.grants:
             instance = self._pool.instances[grant.port]
-            if _now() - instance.since >= LONG_LEASE and is_stopped(instance.pid):
+            if time.monotonic() - instance.since >= LONG_LEASE and is_stopped(instance.pid):
                 self._distrust(instance, "its process is stopped (SIGSTOP)")
 
     def close(self) -> None:
@@ -185,16 +187,16 @@ class InstanceKeeper:
 
     async def _beat(self) -> None:
         self._look.clear()
-        asked = _now()
+        asked = time.monotonic()
         moving = [i for i in self._pool.instances.values() if self._needs_look(i)]
         whole = asked >= self._full_look_at or len(moving) > FEW
         if whole:
             processes: Iterable[ProcessInfo] = await self.worker(self._supervisor.processes)
             observed = list(self._pool.instances.values())
-            cost = _now() - asked
+            cost = time.monotonic() - asked
             calm = all(i.pid and i.state in UP for i in observed)
             pause = max(CALM_BEAT, cost / CALM_SHARE) if calm else max(SLOW_BEAT, cost / SHARE)
-            self._full_look_at = _now() + pause
+            self._full_look_at = time.monotonic() + pause
         else:
             found = [await self.worker(self._supervisor.process, i.name) for i in moving]
             processes = [process for process in found if process is not None]
@@ -212,7 +214,7 @@ class InstanceKeeper:
             except (SocketpoolError, OSError) as error:  # the others must not suffer from it
                 extra = {"instance": instance.name, "error": str(error)}
                 log.warning("supervision failed", extra=extra)
-        for instance in self._pool.overdue(_now()):
+        for instance in self._pool.overdue(time.monotonic()):
             self.care.fail(instance)
             news = True
         self.care.replace_outdated()
@@ -230,7 +232,7 @@ class InstanceKeeper:
         instance = self._pool.instances[instance.port]
         match instance.state:
             case InstanceState.STARTING if process.state == "STOPPED":
-                self._pool.apply(instance.port, InstanceEvent.STOPPED, _now())
+                self._pool.apply(instance.port, InstanceEvent.STOPPED, time.monotonic())
                 log.info("stopped by an operator", extra={"instance": instance.name})
             case InstanceState.STARTING | InstanceState.FAILED:
                 if pid and self._is_ready(instance, pid, listeners):
@@ -284,9 +286,9 @@ class InstanceKeeper:
         self.care.park(port, parked=True)
         drain(self._pool, self._pool.instances[port])
         if self._pool.instances[port].state is InstanceState.STOPPING:
-            self._pool.apply(port, InstanceEvent.STOPPED, _now())
+            self._pool.apply(port, InstanceEvent.STOPPED, time.monotonic())
         if self._pool.instances[port].state is InstanceState.STOPPED:
-            self._pool.remove(port, _now())
+            self._pool.remove(port, time.monotonic())
             log.warning("removed by an operator", extra={"instance": instance.name})
 
     # -- trust -------------------------------------------------------------------------------
@@ -299,7 +301,7 @@ class InstanceKeeper:
         if instance.dirty:
             return
         log.error("instance does not work", extra={"instance": instance.name, "reason": reason})
-        after = self._pool.apply(instance.port, InstanceEvent.DISTRUSTED, _now())
+        after = self._pool.apply(instance.port, InstanceEvent.DISTRUSTED, time.monotonic())
         if after.state not in HELD:
             self._exits.kill(instance.port)
             self.look()
@@ -323,10 +325,6 @@ class InstanceKeeper:
         if instance.state in {InstanceState.REGISTERED, InstanceState.STOPPED}:
             self._pool.saw(port, 0)
             return
-        instance = self._pool.apply(port, InstanceEvent.LOST, _now())
+        instance = self._pool.apply(port, InstanceEvent.LOST, time.monotonic())
         self.care.note_exit(instance)
         log.info("process exited", extra={"instance": instance.name, "state": instance.state})
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -5,14 +5,17 @@ A sync of the disk costs the same for one change and for a hundred.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from contextlib import suppress
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from socketpool.store.contract import StoreError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from socketpool.store.contract import Change, LeaseStore
 
 LATER_SECONDS = 0.05
@@ -20,16 +23,23 @@ LATER_SECONDS = 0.05
 
 log = logging.getLogger("socketpool.journal")
 
+_Entry = tuple["Change", "asyncio.Future[None]"]
+
 
 class Journal:
-    """Makes changes durable in the order in which they were given."""
+    """Makes changes durable in the order in which they were given, and tells ``loop`` of it."""
 
-    def __init__(self, store: LeaseStore) -> None:
+    def __init__(self, store: LeaseStore, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self._store = store
-        self._pending: list[tuple[Change, asyncio.Future[None]]] = []
-        self._worker: asyncio.Task[None] | None = None
+        self._pending: list[_Entry] = []
+        self._committing = False
         self._timer: asyncio.TimerHandle | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._idle: asyncio.Future[None] | None = None
+        # A thread and queues of its own: an executor's futures cost more than what they carry.
+        self._batches: SimpleQueue[list[_Entry] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._commit_batches, name="store", daemon=True)
+        self._thread.start()
 
     def write(self, change: Change) -> asyncio.Future[None]:
         """A future that is done when the change is durable, or holds a :class:`StoreError`."""
@@ -40,21 +50,22 @@ class Journal:
     def write_later(self, change: Change) -> asyncio.Future[None]:
         """As `write`, for what nobody waits for: it goes with the next change, or soon alone."""
         done = self._add(change)
-        if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(LATER_SECONDS, self._start)
+        if self._timer is None and not self._committing:
+            self._timer = self.loop.call_later(LATER_SECONDS, self._start)
         return done
 
     async def close(self) -> None:
         """Finish what was given, then close the store."""
         self._start()
-        if self._worker is not None:
-            await self._worker
-        self._thread.shutdown()
+        if self._committing:
+            self._idle = self.loop.create_future()
+            await self._idle
+        self._batches.put(None)
+        self._thread.join()
         self._store.close()
 
     def _add(self, change: Change) -> asyncio.Future[None]:
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[None] = self.loop.create_future()
         self._pending.append((change, done))
         return done
 
@@ -62,27 +73,37 @@ class Journal:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._commit_all())
-
-    async def _commit_all(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._pending:
+        if self._pending and not self._committing:
+            self._committing = True
             batch, self._pending = self._pending, []
-            changes = [change for change, _ in batch]
-            failure: StoreError | None = None
-            try:
-                await loop.run_in_executor(self._thread, self._store.commit, changes)
-            except StoreError as error:
-                failure = error
-            except Exception as error:
-                # A bug in the store; whoever waits must hear of it all the same.
-                log.exception("store broke its contract")
-                failure = StoreError(f"the store failed unexpectedly ({type(error).__name__})")
-            for _, done in batch:
-                if done.cancelled():
-                    continue
-                if failure is None:
-                    done.set_result(None)
-                else:
-                    done.set_exception(failure)
+            self._batches.put(batch)
+
+    def _committed(self, batch: list[_Entry], failure: StoreError | None) -> None:
+        self._committing = False
+        self._start()
+        for _, done in batch:
+            if done.cancelled():
+                continue
+            if failure is None:
+                done.set_result(None)
+            else:
+                done.set_exception(failure)
+        if self._idle is not None and not self._committing:
+            self._idle.set_result(None)
+
+    def _commit_batches(self) -> None:
+        while (batch := self._batches.get()) is not None:
+            self._commit(batch)
+
+    def _commit(self, batch: list[_Entry]) -> None:
+        failure: StoreError | None = None
+        try:
+            self._store.commit([change for change, _ in batch])
+        except StoreError as error:
+            failure = error
+        except Exception as error:
+            # A bug in the store; whoever waits must hear of it all the same.
+            log.exception("store broke its contract")
+            failure = StoreError(f"the store failed unexpectedly ({type(error).__name__})")
+        with suppress(RuntimeError):  # the loop has been closed
+            self.loop.call_soon_threadsafe(self._committed, batch, failure)

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import signal
+import time
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
@@ -73,7 +74,7 @@ class Keeper:
         self._store = store
         self._short = asyncio.Event()
         self._warmed_up = asyncio.Event()
-        self._journal = Journal(store)
+        self._journal = Journal(store, asyncio.get_running_loop())
         self._fence = Fence.create(state.fence)
         self._operator_hash = token_hash(token)
         self._clients: dict[str, Client] = {}
@@ -145,7 +146,7 @@ class Keeper:
 
     def seconds_left(self, lease: Lease) -> float:
         """How long the lease lives unless it is renewed."""
-        return round(max(0.0, lease.expires - asyncio.get_running_loop().time()), 3)
+        return round(max(0.0, lease.expires - time.monotonic()), 3)
 
     async def _recover(self) -> None:
         processes = self._supervisor.processes()
@@ -155,7 +156,7 @@ class Keeper:
         self._store.commit([Forget(r.id) for r in records if r.id not in kept])
         leased = {grant.port for record in live for grant in record.grants}
         self.instances.adopt(processes, leased)
-        self.leases.restore(live, asyncio.get_running_loop().time())
+        self.leases.restore(live, time.monotonic())
         log.info("recovered", extra={"instances": len(self.pool.instances), "leases": len(live)})
 
     async def reload(self) -> Reloaded:
@@ -246,8 +247,8 @@ class Keeper:
             try:
                 await blocks.keep_warm(offered, self.leases.queue.demand())
                 self._warmed_up.set()
-                if asyncio.get_running_loop().time() >= self._shrink_at:
-                    self._shrink_at = asyncio.get_running_loop().time() + SIZE_BEAT
+                if time.monotonic() >= self._shrink_at:
+                    self._shrink_at = time.monotonic() + SIZE_BEAT
                     await blocks.shrink()
             except (SocketpoolError, OSError) as error:
                 log.warning("growing failed", extra={"error": str(error)})

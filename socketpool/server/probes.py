@@ -13,6 +13,7 @@ import os
 import random
 import signal
 import sys
+import time
 from collections import defaultdict
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -140,9 +141,8 @@ class Prober:
 
     async def keep(self) -> None:
         """Ask ready instances for ever, each at its service's interval, spread over it."""
-        loop = asyncio.get_running_loop()
         while True:
-            now = loop.time()
+            now = time.monotonic()
             due = [i for i in self._pool.instances.values() if self._is_due(i, now)]
             plain = any(self.services[i.service].sdk is None for i in due)
             try:
@@ -184,7 +184,7 @@ class Prober:
         elif self._doubted.get(instance.port) != instance.pid:
             self._doubted[instance.port] = instance.pid
             again = min(service.readiness.interval, DOUBT_SECONDS)
-            self._due[instance.port] = asyncio.get_running_loop().time() + again
+            self._due[instance.port] = time.monotonic() + again
         else:
             self._suspect(now, reason)
 

@@ -39,12 +39,22 @@ STATUS: dict[type[SocketpoolError], int] = {
 }
 
 RETRY_AFTER_SECONDS = 5
+PROBLEM = b"application/problem+json"
+
+
+def rendered(error: SocketpoolError) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+    """Status, body (of the type `PROBLEM`) and further headers of the answer that tells it."""
+    status = next((s for cls, s in STATUS.items() if isinstance(error, cls)), 500)
+    headers = [(b"retry-after", b"%d" % RETRY_AFTER_SECONDS)] if status in {429, 503} else []
+    return status, problem(status, error), headers
 
 
 async def _on_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, SocketpoolError)  # noqa: S101 - how it is registered
-    status = next((s for cls, s in STATUS.items() if isinstance(error, cls)), 500)
-    return _problem_response(status, error)
+    status, body, headers = rendered(error)
+    response = Response(body, status, media_type=PROBLEM.decode())
+    response.raw_headers.extend(headers)
+    return response
 
 
 async def _on_invalid(_: Request, error: Exception) -> Response:
@@ -71,5 +81,4 @@ ON_ERROR: Final = {
 
 
 def _problem_response(status: int, error: SocketpoolError) -> Response:
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status in {429, 503} else None
-    return Response(problem(status, error), status, headers, media_type="application/problem+json")
+    return Response(problem(status, error), status, media_type=PROBLEM.decode())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -75,8 +76,8 @@ class Starter:
         )
 
     async def _await_turn(self) -> None:
-        deadline = _now() + PATIENCE
-        while self._starting() >= self._most_starting and _now() < deadline:
+        deadline = time.monotonic() + PATIENCE
+        while self._starting() >= self._most_starting and time.monotonic() < deadline:
             await asyncio.sleep(STEP)
 
     def _starting(self) -> int:
@@ -90,15 +91,11 @@ class Starter:
         except SocketpoolError as error:
             extra = {"instance": instance.name, "error": error.message}
             log.warning("start failed", extra=extra)
-            self._failed[instance.port] = _now()
+            self._failed[instance.port] = time.monotonic()
             await asyncio.sleep(RETRY_SECONDS)
             return
         self._failed.pop(instance.port, None)
         current = self._pool.instances.get(instance.port)
         if current is not None and current.state is InstanceState.REGISTERED:
-            self._pool.apply(instance.port, InstanceEvent.SPAWNED, _now())
+            self._pool.apply(instance.port, InstanceEvent.SPAWNED, time.monotonic())
         self._look()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

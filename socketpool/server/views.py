@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Any
 from socketpool.config.fields import DEFAULT_URL, EVERYWHERE
 from socketpool.core.clients import OPERATOR
 from socketpool.server.asking import NoSuchLease
-from socketpool.server.schema import LeasedService, StoryView
+from socketpool.server.schema import StoryView
 
 if TYPE_CHECKING:
-    from fastapi import Request
-
     from socketpool.core.records import Grant, Lease
     from socketpool.server.keeper import Keeper
     from socketpool.server.stories import Story
 
 
 def lease_facts(keeper: Keeper, lease: Lease, host: str) -> dict[str, Any]:
-    """The fields of a `LeaseView`."""
+    """The fields of a `LeaseView`, as plain as JSON has them."""
     return {
         "lease": lease.id,
         "ttl": lease.ttl,
@@ -30,16 +28,16 @@ def lease_facts(keeper: Keeper, lease: Lease, host: str) -> dict[str, Any]:
     }
 
 
-def _leased(keeper: Keeper, grant: Grant, host: str) -> LeasedService:
+def _leased(keeper: Keeper, grant: Grant, host: str) -> dict[str, Any]:
     known = keeper.settings.services.get(grant.service)  # a reload may have taken it away
-    return LeasedService(
-        service=grant.service,
-        host=host,
-        port=grant.port,
-        instance=grant.instance,
-        client=None if known is None else known.client,
-        url=DEFAULT_URL if known is None else known.url,
-    )
+    return {
+        "service": grant.service,
+        "host": host,
+        "port": grant.port,
+        "instance": grant.instance,
+        "client": None if known is None else known.client,
+        "url": DEFAULT_URL if known is None else known.url,
+    }
 
 
 def story_view(story: Story | None, client: str) -> StoryView:
@@ -79,10 +77,9 @@ def _plain(host: str) -> str:
     return str(mapped or address)
 
 
-def services_host(keeper: Keeper, request: Request) -> str:
-    """Where the services of a lease are for this client."""
+def services_host(keeper: Keeper, server: tuple[str, int | None] | None) -> str:
+    """Where the services of a lease are for a client that reached us at ``server``."""
     configured = keeper.settings.services_host
     if configured in {keeper.settings.listen.host, *EVERYWHERE}:
-        server = request.scope.get("server") or ("127.0.0.1", 0)
-        return _plain(str(server[0]))  # the address at which the client reached us
+        return _plain(server[0] if server else "127.0.0.1")
     return configured

@@ -7,34 +7,30 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from socketpool.core.records import Grant
-from socketpool.store.contract import Change, LeaseRecord, Save, StoreError
+from socketpool.store.contract import Change, Forget, LeaseRecord, Save, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS lease (
+CREATE TABLE IF NOT EXISTS live (
     id TEXT PRIMARY KEY,
-    generation INTEGER NOT NULL,
-    client TEXT NOT NULL,
-    key TEXT NOT NULL,
-    ttl REAL NOT NULL,
-    created REAL NOT NULL,
-    grants TEXT NOT NULL
-) STRICT;
+    record TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS highest (
     only INTEGER PRIMARY KEY CHECK (only = 1),
     generation INTEGER NOT NULL
 ) STRICT;
 INSERT OR IGNORE INTO highest VALUES (1, 0);
+DROP TABLE IF EXISTS lease; -- of versions before 0.1, with another form
 """
 
-_ADD_CLIENT = "ALTER TABLE lease ADD COLUMN client TEXT NOT NULL DEFAULT ''"
-"""For files from before there were named clients."""
-
-_COLUMNS = "id, generation, client, key, ttl, created, grants"
-_SAVE = f"INSERT OR REPLACE INTO lease ({_COLUMNS}) VALUES (?,?,?,?,?,?,?)"  # noqa: S608 - constant
+# One statement for however many leases: at each, Python gives its lock away and has to get it back
+# from a server that is busy.
+_SAVE = "INSERT OR REPLACE INTO live SELECT value ->> 0, value FROM json_each(?)"
+_FORGET = "DELETE FROM live WHERE id IN (SELECT value FROM json_each(?))"
+_RAISE = "UPDATE highest SET generation = max(generation, ?)"
 
 
 class SqliteLeaseStore:
@@ -47,47 +43,39 @@ class SqliteLeaseStore:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
-            if "client" not in {row[1] for row in self._db.execute("PRAGMA table_info(lease)")}:
-                self._db.execute(_ADD_CLIENT)
         except sqlite3.Error as error:
             raise self._failure(error) from None
 
     def load(self) -> tuple[list[LeaseRecord], int]:
         """See `LeaseStore.load`."""
         try:
-            rows = self._db.execute(
-                f"SELECT {_COLUMNS} FROM lease ORDER BY generation"  # noqa: S608 - a constant
-            ).fetchall()
+            rows = self._db.execute("SELECT record FROM live").fetchall()
             (highest,) = self._db.execute("SELECT generation FROM highest").fetchone()
         except sqlite3.Error as error:
             raise self._failure(error) from None
         try:
-            records = [
-                LeaseRecord(i, g, n, k, t, c, _read_grants(text)) for i, g, n, k, t, c, text in rows
-            ]
+            records = [_read(text) for (text,) in rows]
         except (ValueError, TypeError):
             raise StoreError(
                 f"{self._path.name}: the record of a lease is damaged",
                 hint="remove the file while the pool is stopped; its leases end with it",
             ) from None
-        return records, highest
+        return sorted(records, key=lambda record: record.generation), highest
 
     def commit(self, changes: Sequence[Change]) -> None:
         """See `LeaseStore.commit`; many changes cost one sync."""
+        saved = {c.record.id: c.record for c in changes if isinstance(c, Save)}
+        latest = {_id(change): change for change in changes}
+        forgotten = [c.lease_id for c in latest.values() if isinstance(c, Forget)]
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            for change in changes:
-                if isinstance(change, Save):
-                    r = change.record
-                    row = (*r[:-1], _grants(r))
-                    self._db.execute(_SAVE, row)
-                    self._db.execute(
-                        "UPDATE highest SET generation = max(generation, ?)", (r.generation,)
-                    )
-                else:
-                    self._db.execute("DELETE FROM lease WHERE id = ?", (change.lease_id,))
+            if saved:
+                self._db.execute(_SAVE, (json.dumps([*saved.values()], allow_nan=False),))
+                self._db.execute(_RAISE, (max(r.generation for r in saved.values()),))
+            if forgotten:
+                self._db.execute(_FORGET, (json.dumps(forgotten),))
             self._db.execute("COMMIT")
-        except (sqlite3.Error, ValueError, OverflowError) as error:  # or a value it can't take
+        except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:  # or a value
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise self._failure(error) from None
@@ -103,12 +91,14 @@ class SqliteLeaseStore:
         )
 
 
-def _grants(record: LeaseRecord) -> str:
-    return json.dumps([[g.service, g.port, g.instance] for g in record.grants])
+def _id(change: Change) -> str:
+    return change.record.id if isinstance(change, Save) else change.lease_id
 
 
-def _read_grants(text: str) -> tuple[Grant, ...]:
-    grants = json.loads(text)
-    if not isinstance(grants, list):
-        raise TypeError("not a list of grants")
-    return tuple(Grant(service, int(port), instance) for service, port, instance in grants)
+def _read(text: str) -> LeaseRecord:
+    """A record as JSON has it, an array of its fields."""
+    lease, generation, client, key, ttl, created, grants = json.loads(text)
+    if not all(isinstance(word, str) for word in (lease, client, key)):
+        raise TypeError("not a lease")
+    held = tuple(Grant(service, int(port), instance) for service, port, instance in grants)
+    return LeaseRecord(lease, int(generation), client, key, float(ttl), float(created), held)

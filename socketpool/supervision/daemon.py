@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from socketpool.config.settings import Settings
     from socketpool.config.statedir import StateDir
 
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 STOP_SECONDS = 15.0
 WANTED_DESCRIPTORS = 8192
 

@@ -45,15 +45,18 @@ class Listeners:
     def __init__(self) -> None:
         self._inodes: dict[int, set[str]] = {}
         for table in ("net/tcp", "net/tcp6"):
-            try:
-                lines = (PROC / table).read_text(encoding="ascii").splitlines()[1:]
-            except FileNotFoundError:  # a kernel without IPv6
-                continue
+            with suppress(FileNotFoundError):  # a kernel without IPv6
+                self._read(PROC / table)
+
+    def _read(self, table: Path) -> None:
+        with table.open(encoding="ascii") as lines:
+            next(lines)  # the names of the columns
             for line in lines:
                 fields = line.split()
-                if fields[3] == LISTENING:
-                    port = int(fields[1].rpartition(":")[2], 16)
-                    self._inodes.setdefault(port, set()).add(f"socket:[{fields[9]}]")
+                if fields[3] != LISTENING:
+                    return  # the kernel tells those that listen first; the others may be thousands
+                port = int(fields[1].rpartition(":")[2], 16)
+                self._inodes.setdefault(port, set()).add(f"socket:[{fields[9]}]")
 
     def ports(self) -> set[int]:
         """The ports on which anybody listens, at whatever address."""

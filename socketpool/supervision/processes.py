@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,15 @@ def child_of(parent: int, pid: int) -> int:
     except psutil.Error:
         return 0
     return 0 if process is None else process.pid
+
+
+def started(pid: int) -> float:
+    """When the process started, in seconds of CLOCK_BOOTTIME and not later; 0 when it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0.0
+    return int(stat.rpartition(") ")[2].split()[19]) / os.sysconf("SC_CLK_TCK")  # proc(5)
 
 
 def busy_ports(host: str, ports: Iterable[int]) -> set[int]:

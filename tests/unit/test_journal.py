@@ -54,7 +54,7 @@ def test_changes_during_a_commit_share_the_next() -> None:
     store = GatedStore()
 
     async def scenario() -> None:
-        journal = Journal(store)
+        journal = Journal(store, asyncio.get_running_loop())
         first = asyncio.ensure_future(journal.write(Save(record(1))))
         await started(first)
         others = [asyncio.ensure_future(journal.write(Save(record(n)))) for n in range(2, 10)]
@@ -75,7 +75,7 @@ def test_a_failed_commit_fails_all_its_writers_and_only_them() -> None:
     store = GatedStore()
 
     async def scenario() -> None:
-        journal = Journal(store)
+        journal = Journal(store, asyncio.get_running_loop())
         first = asyncio.ensure_future(journal.write(Save(record(1))))
         await started(first)
         others = [asyncio.ensure_future(journal.write(Save(record(n)))) for n in (2, 3)]
@@ -102,7 +102,7 @@ def test_a_store_that_breaks_its_contract_leaves_nobody_waiting() -> None:
     store.gate.release()
 
     async def scenario() -> None:
-        journal = Journal(store)
+        journal = Journal(store, asyncio.get_running_loop())
         with pytest.raises((StoreError, RuntimeError)):
             await asyncio.wait_for(journal.write(Forget("x")), 5)
         store.failing = None
@@ -118,7 +118,7 @@ def test_a_writer_that_gave_up_does_not_disturb_the_others() -> None:
     store = GatedStore()
 
     async def scenario() -> None:
-        journal = Journal(store)
+        journal = Journal(store, asyncio.get_running_loop())
         one = asyncio.ensure_future(journal.write(Save(record(1))))
         two = asyncio.ensure_future(journal.write(Save(record(2))))
         await started(one, two)
@@ -136,7 +136,7 @@ def test_closing_finishes_what_was_given() -> None:
     store = GatedStore()
 
     async def scenario() -> None:
-        journal = Journal(store)
+        journal = Journal(store, asyncio.get_running_loop())
         write = asyncio.ensure_future(journal.write(Save(record(1))))
         await started(write)
         store.gate.release()
@@ -149,7 +149,7 @@ def test_closing_finishes_what_was_given() -> None:
 
 def test_many_writers_at_once_end_up_in_sqlite_in_order(tmp_path: Path) -> None:
     async def scenario() -> None:
-        journal = Journal(SqliteLeaseStore(tmp_path / "leases.sqlite"))
+        journal = Journal(SqliteLeaseStore(tmp_path / "leases.sqlite"), asyncio.get_running_loop())
         writes = [journal.write(Save(record(n))) for n in range(1, 201)]
         writes += [journal.write(Forget(f"l{n}")) for n in range(1, 101)]
         await asyncio.gather(*writes)

@@ -12,7 +12,6 @@ import itertools
 import shutil
 import tempfile
 import weakref
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -77,31 +76,22 @@ class FailingStore(SqliteLeaseStore):
         super().commit(changes)
 
 
-class SlowDisk(ThreadPoolExecutor):
-    """In the place of the journal's thread: does its work when it is told to."""
+class SlowDisk:
+    """In the place of the journal's queue to its thread: does the work when it is told to."""
 
-    def __init__(self) -> None:
-        super().__init__(1)
+    def __init__(self, journal: Journal) -> None:
         self.hangs = False
-        self._work: list[Callable[[], None]] = []
+        self._journal = journal
+        self._work: list[Any] = []
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        done: Future[T] = Future()
-
-        def work() -> None:
-            try:
-                done.set_result(fn(*args, **kwargs))
-            except Exception as error:  # noqa: BLE001 - as an executor does
-                done.set_exception(error)
-
-        self._work.append(work)
-        return done
+    def put(self, batch: Any) -> None:
+        self._work.append(batch)
 
     def go_on(self) -> bool:
         """Do a piece of work; False when there is none, or the disk hangs."""
         if self.hangs or not self._work:
             return False
-        self._work.pop(0)()
+        self._journal._commit(self._work.pop(0))
         return True
 
 
@@ -140,8 +130,10 @@ class LeaseMachine(RuleBasedStateMachine):
         self.loop.now = self.now
         self.store = FailingStore(self.state.store)
         self.fence = Fence.create(self.state.fence)
-        self.journal = Journal(self.store)
-        self.disk = self.journal._thread = SlowDisk()
+        self.journal = Journal(self.store, self.loop)
+        self.journal._batches.put(None)  # its thread ends
+        self.disk = SlowDisk(self.journal)
+        self.journal._batches = self.disk  # type: ignore[assignment]
         self.pool = Pool(PLANS, PORTS, max_age=MAX_AGE, new_id=lambda: next(self.ids))
         self.keeper = LeaseKeeper(
             self.pool,

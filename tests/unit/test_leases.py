@@ -61,7 +61,7 @@ class House:
         self.state.prepare()
         self.store = GatedStore(self.state.store)
         self.fence = Fence.create(self.state.fence)
-        self.journal = Journal(self.store)
+        self.journal = Journal(self.store, asyncio.get_running_loop())
         self.pool = Pool(
             [ServicePlan("up", 1, 4, restart=False), ServicePlan("down", 1, 4, restart=False)],
             PortRange(2000, 2010),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 import tarfile
@@ -65,3 +66,23 @@ def test_a_folder_that_is_missing_differs_from_any_other(tmp_path: Path) -> None
     service = tmp_path / "services" / "pages"
     service.mkdir(parents=True)
     assert pack(tmp_path / "missing") != pack(tmp_path / "services")
+
+
+def test_inventories_name_only_variables_that_roles_have() -> None:
+    specified: set[str] = set()
+    for role in ROLES:
+        points = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())
+        for point in points["argument_specs"].values():
+            specified |= set(point["options"])
+    inventories = [
+        *(ROOT / "inventory").rglob("*.yml"),
+        *(ROOT / "molecule").rglob("hosts.yml"),
+        *(ROOT / "molecule" / "shared" / "inventory").rglob("*.yml"),
+    ]
+    named = set()
+    for inventory in inventories:  # also what is commented out, for somebody to uncomment
+        text = inventory.read_text()
+        named |= set(re.findall(r"(?m)^(?:# )?(socketpool_\w+):", text))
+        named |= set(re.findall(r"\b(socketpool_(?:server|client|tunnel|release)_\w+):", text))
+    assert named
+    assert named <= specified

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from socketpool.core.records import Grant
 from socketpool.store.contract import Forget, LeaseRecord, Save, StoreError
@@ -83,7 +86,7 @@ def test_saving_again_replaces(store: SqliteLeaseStore) -> None:
 
 def test_a_commit_is_all_or_nothing(store: SqliteLeaseStore) -> None:
     store.commit([Save(FIRST)])
-    bad = SECOND._replace(ttl=None)  # type: ignore[arg-type]
+    bad = SECOND._replace(generation=1 << 63)
     with pytest.raises(StoreError):
         store.commit([Forget("a"), Save(bad)])
     assert store.load() == ([FIRST], 1)
@@ -91,13 +94,40 @@ def test_a_commit_is_all_or_nothing(store: SqliteLeaseStore) -> None:
     assert store.load() == ([FIRST, SECOND], 2)
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        FIRST._replace(generation=1 << 64),
+        FIRST._replace(ttl=math.nan),
+        FIRST._replace(key=b"bytes"),  # type: ignore[arg-type]
+    ],
+)
 def test_a_value_that_can_t_be_stored_does_not_block_later_commits(
-    store: SqliteLeaseStore,
+    store: SqliteLeaseStore, bad: LeaseRecord
 ) -> None:
     with pytest.raises(StoreError):
-        store.commit([Save(FIRST._replace(key="\ud800"))])
+        store.commit([Save(bad)])
     store.commit([Save(SECOND)])
     assert store.load() == ([SECOND], 2)
+
+
+def test_the_last_change_of_a_lease_counts(store: SqliteLeaseStore) -> None:
+    store.commit([Forget("a"), Save(FIRST), Save(SECOND), Forget("b")])
+    assert store.load() == ([FIRST], 2)
+
+
+@given(
+    key=st.text(st.characters(codec=None)) | st.sampled_from(["\0", "a\0b", "\ud800", "'\"\\"]),
+    ttl=st.floats(allow_nan=False, allow_infinity=False),
+    created=st.floats(allow_nan=False, allow_infinity=False),
+)
+def test_every_value_comes_back_as_it_was(key: str, ttl: float, created: float) -> None:
+    """SQLite reads the JSON in between; nothing of it may be lost or rounded."""
+    store = SqliteLeaseStore(Path(":memory:"))
+    record = FIRST._replace(key=key, ttl=ttl, created=created)
+    store.commit([Save(record)])
+    assert store.load() == ([record], 1)
+    store.close()
 
 
 def test_the_file_is_synced_at_each_commit(store: SqliteLeaseStore) -> None:
@@ -112,11 +142,23 @@ def test_a_file_that_is_no_database_is_reported(path: Path) -> None:
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("grants", ["", "nonsense", "{}", "[1]", '[{"port": 1}]', "[[]]", "7"])
-def test_a_damaged_record_is_reported(store: SqliteLeaseStore, path: Path, grants: str) -> None:
+@pytest.mark.parametrize(
+    "record",
+    [
+        *("", "nonsense", "{}", "[1]", "7", "null", '"text"'),
+        '["a",1,"","",1.0,1.0,7]',
+        '["a",1,"","",1.0,1.0,[[]]]',
+        '["a",1,"","",1.0,1.0,[{"port": 1}]]',
+        '[7,1,"","",1.0,1.0,[]]',
+        '["a","x","","",1.0,1.0,[]]',
+        '["a",1,"","",1.0,null,[]]',
+        '["a",1,"","",1.0,1.0,[],1]',
+    ],
+)
+def test_a_damaged_record_is_reported(store: SqliteLeaseStore, path: Path, record: str) -> None:
     store.commit([Save(FIRST)])
     with sqlite3.connect(path) as db:
-        db.execute("UPDATE lease SET grants = ?", (grants,))
+        db.execute("UPDATE live SET record = ?", (record,))
     db.close()
     with pytest.raises(StoreError, match=r"leases\.sqlite"):
         store.load()
@@ -134,7 +176,7 @@ def test_a_damaged_page_is_reported(store: SqliteLeaseStore, path: Path) -> None
 
 def test_a_table_of_another_shape_is_reported(path: Path) -> None:
     with sqlite3.connect(path) as db:
-        db.execute("CREATE TABLE lease (id TEXT)")
+        db.execute("CREATE TABLE live (id TEXT)")
     db.close()
     with pytest.raises(StoreError):
         reload(path)

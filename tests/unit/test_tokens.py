@@ -79,11 +79,11 @@ def test_a_token_too_long_is_not_valid_even_if_signed() -> None:
         TOKENS.verify(TOKENS.sign(LeaseClaim(random.Random(1).randbytes(1000).hex(), 1)))
 
 
-@pytest.mark.parametrize("payload", [5, "ab", [1], [1, 2, 3], {}, ["x", "y"], ["x", None], None])
-def test_a_signed_payload_of_another_shape_is_not_valid(payload: object) -> None:
-    token = TOKENS._serializer.dumps(payload)
+@pytest.mark.parametrize("payload", ["", "x", "x.", "x.y", ".", "x.1e3", "x.1 2", "\ud7ff", "x.-"])
+def test_a_signed_payload_of_another_shape_is_not_valid(payload: str) -> None:
+    token = TOKENS._signer.sign(payload).decode()
     with pytest.raises(NotAuthorised):
-        TOKENS.verify(str(token))
+        TOKENS.verify(token)
 
 
 def test_the_error_does_not_repeat_the_token() -> None:

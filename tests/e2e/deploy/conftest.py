@@ -12,20 +12,22 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Deployment, dict[str, str]]]:
-    """A deployment, and the modes of the pool's files before it."""
+def fresh(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Deployment, dict[str, dict[str, str]]]]:
+    """A deployment by the oldest Ansible that may do it, and the files' modes before it."""
     deployment = Deployment("tests", tmp_path_factory.mktemp("deployment"))
     deployment.destroy()
     try:
         deployment.create()
-        before = modes(deployment.pool)
-        deployment.play(PLAYBOOKS / "site.yml", "-vv")
+        before = {host: modes(host) for host in (deployment.pool, deployment.client)}
+        deployment.play(PLAYBOOKS / "site.yml", "-vv", core=".venv-deploy-oldest")
         yield deployment, before
     finally:
         deployment.destroy()
 
 
 @pytest.fixture(scope="session")
-def deployed(fresh: tuple[Deployment, dict[str, str]]) -> Deployment:
+def deployed(fresh: tuple[Deployment, dict[str, dict[str, str]]]) -> Deployment:
     """The deployment."""
     return fresh[0]

@@ -17,17 +17,23 @@ PAGE = "command: ['{python}', -m, http.server, '{port}', --bind, '{host}', --dir
 POOL = {"pool": {"ports": "21000-21019"}}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _restored(deployed: Deployment) -> Iterator[None]:
+    """Afterwards the pool is as it was."""
+    yield
+    deployed.configure()
+
+
 @pytest.fixture
-def folder(deployed: Deployment, tmp_path: Path) -> Iterator[Path]:
-    """A folder of two services, deployed; afterwards the pool is as it was."""
+def folder(deployed: Deployment, tmp_path: Path) -> Path:
+    """A folder of two services, deployed."""
     folder = tmp_path / "services"
     for name in ("docs", "help"):
         (folder / name).mkdir(parents=True)
         (folder / name / "service.yml").write_text(f"description: pages\n{PAGE}\n")
         (folder / name / "index.html").write_text(f"{name}: first\n")
     deployed.configure(**variables(folder))
-    yield folder
-    deployed.configure()
+    return folder
 
 
 def test_a_change_in_one_folder_restarts_only_that_services_instances(

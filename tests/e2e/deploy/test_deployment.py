@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import shlex
 import subprocess
+import zipfile
 from typing import TYPE_CHECKING
 
 import hosts
 import pytest
-from deployments import PLAYBOOKS, ROOT, modes
+from deployments import PLAYBOOKS, ROOT, SETTLE_SECONDS, changes, modes
+from waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from deployments import Deployment
 
 ARCHIVES = ("webflow-site", "angular-src")
 
-# What may be new on the pool's host below the system's folders, with mode and owner.
-NEW = {
+# What may be new on hosts below the system's folders, with mode and owner.
+ANYWHERE = {
+    r"/var/lib/(apt|dpkg|systemd|sudo|private)(/.*)?": ".*",
+    r"/var/log(/.*)?": ".*",
+    r"/root/.ansible(/.*)?": ".*",
+    r"/home/deploy/.ansible(/.*)?": ".* deploy:deploy",
+}
+POOL = ANYWHERE | {
     r"/etc/(passwd|group|shadow|gshadow|subuid|subgid)-?": r"-rw-r[-w]-(r--|---) root:\w+",
     r"/etc/socketpool": "drwxr-x--- root:socketpool",
     r"/etc/socketpool/pool.yml": "-rw-r----- root:socketpool",
@@ -33,10 +45,16 @@ NEW = {
     r"/var/lib/socketpool/.*": r"(d|-|s)[r-][w-][x-]------ socketpool:socketpool",
     r"/var/lib/socketpool-tunnel(/.ssh)?": "drwxr-x--- root:socketpool-tunnel",
     r"/var/lib/socketpool-tunnel/.ssh/authorized_keys": "-rw-r----- root:socketpool-tunnel",
-    r"/var/lib/(apt|dpkg|systemd|sudo|private)(/.*)?": ".*",
-    r"/var/log(/.*)?": ".*",
-    r"/root/.ansible(/.*)?": ".*",
-    r"/home/deploy/.ansible(/.*)?": ".* deploy:deploy",
+}
+CLIENT = ANYWHERE | {
+    r"/etc/ssh/ssh_known_hosts": "-rw-r--r-- root:root",
+    r"/home/acme/.config(/socketpool)?": "drwx------ acme:acme",
+    r"/home/acme/.config/socketpool/[^/]+": "-rw------- acme:acme",
+    r"/home/acme/(webflow-site|angular-src).zip(.receipt.json)?": "-rw------- acme:acme",
+    r"/usr/local/(bin|share/(man/man1|bash-completion/completions|zsh/site-functions))/[^/]+": (
+        "lrwxrwxrwx root:root"
+    ),
+    r"/usr/local/share/(man|bash-completion|zsh)(/[a-z1-]+)?": "drwxr-xr-x root:root",
 }
 
 
@@ -58,6 +76,20 @@ def test_a_client_does_the_main_job_through_the_restricted_account(
     changed, same = re.findall(r"changed: (\d+) members; the other (\d+) are", done.stdout)[0]
     assert int(changed) > 0
     assert int(changed) + int(same) == sent + kept
+
+
+def test_a_profile_with_a_policy_lets_out_what_that_says(deployed: Deployment) -> None:
+    archive = ROOT / "tests" / "data" / "webflow-site.zip"
+    put(deployed.client, "/home/acme/webflow-site.zip", archive.read_bytes())
+    with zipfile.ZipFile(archive) as site:
+        pages = [name for name in site.namelist() if name.endswith(".html")]
+    done = hosts.run(
+        *(deployed.client, "socketpool_client", "@pages", "webflow-site.zip"),
+        *("upload", "vendor", "download"),
+        user="acme",
+        cwd="/home/acme",
+    )
+    assert f"{len(pages)} sent" in done.stdout
 
 
 def test_the_account_can_do_nothing_else(deployed: Deployment) -> None:
@@ -107,14 +139,19 @@ def test_an_operator_uses_supervisorctl_and_becomes_nothing_else(deployed: Deplo
     assert "RUNNING" not in stranger.stdout
 
 
+@pytest.mark.parametrize("host", ["pool", "client"])
 def test_modes_and_owners_are_as_before_or_as_specified(
-    fresh: tuple[Deployment, dict[str, str]],
+    fresh: tuple[Deployment, dict[str, dict[str, str]]], host: str
 ) -> None:
-    deployment, before = fresh
-    after = modes(deployment.pool)
+    deployment, all_before = fresh
+    container, allowed = {"pool": (deployment.pool, POOL), "client": (deployment.client, CLIENT)}[
+        host
+    ]
+    before, after = all_before[container], modes(container)
     lines = {path: mode for path, mode in after.items() if before.get(path) != mode}
+    assert any(path.endswith(("/pool.yml", "/client.yml")) for path in lines)
     for path, mode in lines.items():
-        expected = [want for name, want in NEW.items() if re.fullmatch(name, path)]
+        expected = [want for name, want in allowed.items() if re.fullmatch(name, path)]
         assert expected, f"{path} is new or changed: {before.get(path)} -> {mode}"
         assert any(re.fullmatch(want, mode) for want in expected), f"{path}: {mode}"
     assert set(before) - set(after) <= {p for p in before if p.startswith(("/var/lib", "/root"))}
@@ -153,9 +190,11 @@ def test_secrets_are_in_no_log_unit_process_list_or_output(deployed: Deployment)
         "    /var/lib/socketpool/conf.d/*; cat /etc/socketpool/pool.yml"
     )
     said = deployed.output
-    for container in (deployed.pool, deployed.client):
-        said += hosts.run(container, "sh", "-c", gather + "; true", check=False).stdout
+    with leased(deployed):
+        for container in (deployed.pool, deployed.client):
+            said += hosts.run(container, "sh", "-c", gather + "; true", check=False).stdout
     assert "pool ready at" in said
+    assert "socketpool tunnel @pool web" in said.replace("\n", " ")
     assert "socketpool_client" in deployed.output or "client.yml" in deployed.output
     for secret in (deployed.token, pool_token, lease_key):
         assert len(secret) > 20
@@ -175,10 +214,11 @@ def test_the_client_has_manual_pages_and_completion(deployed: Deployment) -> Non
     assert '.TH "SOCKETPOOL_CLIENT" 1' in said
 
 
-def test_the_oldest_supported_core_finds_nothing_to_change(deployed: Deployment) -> None:
-    result = deployed.play(PLAYBOOKS / "site.yml", core=".venv-deploy-oldest")
-    recap = re.findall(r"(?m)^(\w+) +: ok=\d+ +changed=(\d+)", result.stdout)
-    assert recap == [("client", "0"), ("pool", "0")]
+def test_the_newest_core_finds_nothing_to_change_in_what_the_oldest_did(
+    deployed: Deployment,
+) -> None:
+    result = deployed.play(PLAYBOOKS / "site.yml")
+    assert changes(result.stdout) == {"client": 0, "pool": 0}
 
 
 def through(deployed: Deployment, place: str) -> str:
@@ -187,6 +227,25 @@ def through(deployed: Deployment, place: str) -> str:
     command = f"printf 'GET /livez HTTP/1.0\\r\\n\\r\\n' | {ssh}"
     result = hosts.run(deployed.client, "sh", "-c", command, user="acme", check=False)
     return result.stdout + result.stderr
+
+
+@contextlib.contextmanager
+def leased(deployed: Deployment) -> Iterator[None]:
+    """While a program of the client's works with a service."""
+    tunnel = ("socketpool", "tunnel", "@pool", "web", "--", "cat")
+    command = ("docker", "exec", "-i", "--user", "acme", deployed.client, *tunnel)
+
+    def lives() -> bool:
+        leases = hosts.run(deployed.pool, "socketpoolctl", "leases", "--json").stdout
+        return len(json.loads(leases)) == 1
+
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as program:
+        try:
+            eventually(lives, "the lease", SETTLE_SECONDS)
+            yield
+        finally:
+            program.communicate()
+    assert program.returncode == 0
 
 
 def put(container: str, path: str, data: bytes) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 IMAGE = "socketpool-test/target:bookworm"
 LABEL = "socketpool-test=tunnel"
-QUICK = "  ServerAliveInterval 1\n  ServerAliveCountMax 3\n  ConnectTimeout 3"
+QUICK = "  ServerAliveInterval 2\n  ServerAliveCountMax 5\n  ConnectTimeout 10"
 START = f"""
 useradd --system --create-home --shell /usr/sbin/nologin {DEFAULT_USER}
 install -d -m 0700 -o {DEFAULT_USER} -g {DEFAULT_USER} ~{DEFAULT_USER}/.ssh

@@ -1,0 +1,151 @@
+"""The lane for the two requests that come by the thousand: take a lease, and give it back.
+
+They are routes of the application like all others, declared and described there, and whatever is
+not plain about a request is left to it.  A plain one is answered here, straight from the parsed
+request to the lease keeper: the layers between would take longer than the work.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from socketpool.errors import SocketpoolError
+from socketpool.server.asking import Ask
+from socketpool.server.guard import shown_token
+from socketpool.server.problems import PROBLEM, rendered
+from socketpool.server.schema import LeaseRequest
+from socketpool.server.stories import Story
+from socketpool.server.views import lease_facts, services_host
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Coroutine, Sequence
+    from typing import Any
+
+    from socketpool.core.records import Lease
+    from socketpool.server.keeper import Keeper
+
+LEASES = b"/v1/leases"
+ONE_LEASE = b"/v1/leases/"
+JSON = b"application/json"
+
+log = logging.getLogger("socketpool.lane")
+
+
+class HotRequest(NamedTuple):
+    """A request that arrived whole; ``server`` is the address at which it did."""
+
+    method: bytes
+    path: bytes
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+    server: tuple[str, int | None] | None
+
+
+class Reply(Protocol):
+    """Where the answer goes, once."""
+
+    def answer(
+        self,
+        status: int,
+        body: bytes = b"",
+        kind: bytes = b"",
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """Send it; ``kind`` is the content type."""
+        ...
+
+    def work(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """The answer comes from this coroutine, which the server ends when it stops."""
+        ...
+
+    async def gone(self) -> None:
+        """Return when the client has hung up."""
+        ...
+
+
+class LeaseLane:
+    """Answers what it can of the requests about leases."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+
+    @staticmethod
+    def may_take(path: bytes) -> bool:
+        """Whether a request could be for the lane; tells without looking any further."""
+        return path.startswith(LEASES)
+
+    def take(self, request: HotRequest, reply: Reply) -> bool:
+        """Answer the request, now or later; False when the application has to."""
+        if request.method == b"POST" and request.path == LEASES:
+            handle = self._create
+        elif request.method == b"DELETE" and request.path.startswith(ONE_LEASE):
+            handle = self._release
+        else:
+            return False
+        client = self._keeper.client_of(shown_token(request.headers))
+        return client is not None and handle(request, client, reply)
+
+    def _create(self, request: HotRequest, client: str, reply: Reply) -> bool:
+        try:
+            asked = LeaseRequest.model_validate_json(request.body)
+        except ValidationError:
+            return False
+        ttl = asked.ttl if asked.ttl is not None else self._keeper.settings.lease.ttl
+        ask = Ask(tuple(asked.services), ttl, asked.key, asked.wait, client)
+        host = services_host(self._keeper, request.server)
+        story = Story(ask)
+        granted = self._keeper.leases.grant_at_once(ask, story)
+        if granted is None:
+            reply.work(self._acquire(ask, host, reply))
+        else:
+            granted.add_done_callback(partial(self._granted, story, host, reply))
+        return True
+
+    def _release(self, request: HotRequest, client: str, reply: Reply) -> bool:
+        lease = request.path[len(ONE_LEASE) :]
+        if not lease.isalnum():
+            return False
+        try:
+            self._keeper.leases.release(lease.decode(), client)
+        except SocketpoolError as error:
+            _refuse(reply, error)
+        else:
+            reply.answer(204)
+        return True
+
+    async def _acquire(self, ask: Ask, host: str, reply: Reply) -> None:
+        try:
+            lease = await self._keeper.leases.acquire(ask, reply.gone)
+        except SocketpoolError as error:
+            _refuse(reply, error)
+        except Exception:
+            log.exception("a request broke")
+            _refuse(reply, SocketpoolError("the pool server could not do this: a bug"))
+        else:
+            self._answer(lease, host, reply)
+
+    def _granted(
+        self, story: Story, host: str, reply: Reply, granted: asyncio.Future[Lease]
+    ) -> None:
+        error = granted.exception()
+        if isinstance(error, SocketpoolError):
+            self._keeper.leases.stories.refused(story, error)
+            _refuse(reply, error)
+        else:
+            self._answer(granted.result(), host, reply)
+
+    def _answer(self, lease: Lease, host: str, reply: Reply) -> None:
+        token = self._keeper.leases.token(lease)
+        facts = lease_facts(self._keeper, lease, host)  # those of a `GrantedLease`, but unchecked
+        reply.answer(201, to_json({**facts, "token": token}), JSON)
+
+
+def _refuse(reply: Reply, error: SocketpoolError) -> None:
+    status, body, headers = rendered(error)
+    reply.answer(status, body, PROBLEM, headers)
