@@ -76,7 +76,7 @@ ensure_peers() {
     rm -rf "$work"
 }
 
-# Tests of the tunnel talk to real servers.
+# Tests of the tunnel talk to real servers; Ansible comes by ssh too.
 ensure_sshd() {
     command -v sshd >/dev/null || [ -x /usr/sbin/sshd ] && command -v ssh-keygen >/dev/null && return
     if ! install_packages openssh-server openssh-client; then
@@ -120,8 +120,8 @@ ensure_docker() {
         return 2
     fi
     # Where systemd doesn't run, its hierarchy may be missing; containers that run systemd need it.
-    if [ ! -e /sys/fs/cgroup/cgroup.controllers ] && [ ! -d /sys/fs/cgroup/systemd ]; then
-        mkdir /sys/fs/cgroup/systemd 2>/dev/null ||
+    if [ ! -e /sys/fs/cgroup/cgroup.controllers ] && ! grep -q name=systemd /proc/mounts; then
+        mkdir -p /sys/fs/cgroup/systemd 2>/dev/null ||
             { mount -o remount,rw /sys/fs/cgroup && mkdir /sys/fs/cgroup/systemd; } || return
         mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd || return
     fi
