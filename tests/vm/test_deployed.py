@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,8 +13,6 @@ from machine import ACCESS, ROOT, client
 from members import assert_processed
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from machine import Machine
 
 DATA = ROOT / "tests" / "data"
@@ -37,7 +36,7 @@ def test_provisioning_again_changes_nothing(machine: Machine) -> None:
 def test_a_client_on_this_host_does_the_main_job(
     machine: Machine, tmp_path: Path, name: str
 ) -> None:
-    archive = shutil.copy(DATA / name, tmp_path)
+    archive = Path(shutil.copy(DATA / name, tmp_path))
     done = client(archive)
     assert done.returncode == 0, done.stderr
     changed = assert_processed(DATA / name, archive)

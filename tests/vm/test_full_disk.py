@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from machine import ROOT, client
 from members import assert_processed
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from machine import Machine
 
 ORIGINAL = ROOT / "tests" / "data" / "webflow-site.zip"
@@ -25,7 +24,7 @@ dd if=/dev/zero of={PLACE}/hog bs=4k oflag=append conv=notrunc status=none
 def test_on_a_full_disk_the_client_is_refused_and_then_it_works_again(
     machine: Machine, tmp_path: Path
 ) -> None:
-    archive = shutil.copy(ORIGINAL, tmp_path)
+    archive = Path(shutil.copy(ORIGINAL, tmp_path))
     server = machine.run("supervisorctl pid pool-server").stdout
     machine.run(f"sudo sh -c '{FILL}' 2>/dev/null")
     try:
