@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pools import RunningPool
 
-TTL = 4.0
+TTL = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_a_step_that_outlasts_its_lease_s_time_to_live_renews_it(
     command = [str(word) for word in step("vendor", lease, archive, *at_pool)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as vendor:
         gates.await_held("vendor")
-        time.sleep(2 * TTL)
+        time.sleep(1.5 * TTL)
         gates.open("vendor")
         _, errors = vendor.communicate(timeout=60)
     assert (vendor.returncode, errors) == (0, "")
