@@ -6,6 +6,7 @@ millisecond and more, which a pool of hundreds can't afford several times a seco
 
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,8 +123,13 @@ def _sockets(pid: int) -> set[str]:
     """The names of the process's open files, sockets among them."""
     found: set[str] = set()
     for descriptor in _entries(PROC / str(pid) / "fd"):
-        with suppress(*_NOT_SHOWN):  # it was closed
+        try:
             found.add(str(descriptor.readlink()))
+        except _NOT_SHOWN:  # it was closed
+            continue
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:  # a file far down in folders, so no socket
+                raise
     return found
 
 

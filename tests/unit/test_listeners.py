@@ -77,6 +77,27 @@ def test_a_foreign_listener_is_named() -> None:
     assert Listeners().foreign([port]) == []
 
 
+def test_a_process_with_a_file_too_deep_to_be_named_does_not_hide_the_listeners(
+    tmp_path: Path,
+) -> None:
+    folder = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(30):  # relative, since the whole path is too long for any call
+        os.mkdir("d" * 200, dir_fd=folder)
+        deeper = os.open("d" * 200, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = deeper
+    try:
+        with pytest.raises(OSError, match="too long"):
+            Path(f"/proc/self/fd/{folder}").readlink()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            assert Listeners().owned(port, os.getpid())
+            (one,) = Listeners().foreign([port])
+            assert one.pid == os.getpid()
+    finally:
+        os.close(folder)
+
+
 def test_without_descriptors_nobody_is_said_not_to_listen() -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     with socket.create_server(("127.0.0.1", 0)) as listener:
