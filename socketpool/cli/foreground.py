@@ -27,8 +27,8 @@ class Stopper:
     """Hears the signals that end a command; where it looks for them is where they take effect.
 
     Their handler only takes a note: an exception that it raised could come up anywhere, where a
-    library swallows it or leaves a lock taken.  With ``reloads`` SIGHUP asks for
-    a `Reload` where there is no terminal that could be closed.
+    library swallows it or leaves a lock taken.  With ``reloads`` SIGHUP asks for a `Reload` where
+    there is no terminal that could be closed.
     """
 
     def __init__(self, *, reloads: bool = False) -> None:

@@ -1,8 +1,7 @@
 """Lease tokens: what a client shows to a service before anything else.
 
 A token is the lease's id and generation, signed with a key that only the pool's host knows.  The
-signature says that the pool server made it; whether the lease is still alive is told by its
-workspace, which the pool server takes away when the lease ends.
+signature says that the pool server made it; whether the lease is still alive is told by the fence.
 """
 
 from __future__ import annotations

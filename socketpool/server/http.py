@@ -179,13 +179,13 @@ class LaneReply:
             self._gone.set_result(None)
 
     async def gone(self) -> None:
-        """See `Reply.gone`."""
+        """Return when the client has hung up."""
         if not self.disconnected:
             self._gone = self._protocol.loop.create_future()
             await self._gone
 
     def work(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """See `Reply.work`."""
+        """The answer comes from this coroutine, which the server ends when it stops."""
         task = self._protocol.loop.create_task(coroutine)
         self._protocol.tasks.add(task)
         task.add_done_callback(self._worked)
@@ -197,7 +197,7 @@ class LaneReply:
         kind: bytes = b"",
         headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        """See `Reply.answer`."""
+        """Send it, once; ``kind`` is the content type."""
         if self.disconnected:
             return
         protocol = self._protocol

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import to_json
@@ -24,10 +24,10 @@ from socketpool.server.views import lease_facts, services_host
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Coroutine, Sequence
-    from typing import Any
+    from collections.abc import Sequence
 
     from socketpool.core.records import Lease
+    from socketpool.server.http import LaneReply
     from socketpool.server.keeper import Keeper
 
 LEASES = b"/v1/leases"
@@ -47,28 +47,6 @@ class HotRequest(NamedTuple):
     server: tuple[str, int | None] | None
 
 
-class Reply(Protocol):
-    """Where the answer goes, once."""
-
-    def answer(
-        self,
-        status: int,
-        body: bytes = b"",
-        kind: bytes = b"",
-        headers: Sequence[tuple[bytes, bytes]] = (),
-    ) -> None:
-        """Send it; ``kind`` is the content type."""
-        ...
-
-    def work(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """The answer comes from this coroutine, which the server ends when it stops."""
-        ...
-
-    async def gone(self) -> None:
-        """Return when the client has hung up."""
-        ...
-
-
 class LeaseLane:
     """Answers what it can of the requests about leases."""
 
@@ -80,7 +58,7 @@ class LeaseLane:
         """Whether a request could be for the lane; tells without looking any further."""
         return path.startswith(LEASES)
 
-    def take(self, request: HotRequest, reply: Reply) -> bool:
+    def take(self, request: HotRequest, reply: LaneReply) -> bool:
         """Answer the request, now or later; False when the application has to."""
         if request.method == b"POST" and request.path == LEASES:
             handle = self._create
@@ -91,7 +69,7 @@ class LeaseLane:
         client = self._keeper.client_of(shown_token(request.headers))
         return client is not None and handle(request, client, reply)
 
-    def _create(self, request: HotRequest, client: str, reply: Reply) -> bool:
+    def _create(self, request: HotRequest, client: str, reply: LaneReply) -> bool:
         try:
             asked = LeaseRequest.model_validate_json(request.body)
         except ValidationError:
@@ -107,7 +85,7 @@ class LeaseLane:
             granted.add_done_callback(partial(self._granted, story, host, reply))
         return True
 
-    def _release(self, request: HotRequest, client: str, reply: Reply) -> bool:
+    def _release(self, request: HotRequest, client: str, reply: LaneReply) -> bool:
         lease = request.path[len(ONE_LEASE) :]
         if not lease.isalnum():
             return False
@@ -119,7 +97,7 @@ class LeaseLane:
             reply.answer(204)
         return True
 
-    async def _acquire(self, ask: Ask, host: str, reply: Reply) -> None:
+    async def _acquire(self, ask: Ask, host: str, reply: LaneReply) -> None:
         try:
             lease = await self._keeper.leases.acquire(ask, reply.gone)
         except SocketpoolError as error:
@@ -131,7 +109,7 @@ class LeaseLane:
             self._answer(lease, host, reply)
 
     def _granted(
-        self, story: Story, host: str, reply: Reply, granted: asyncio.Future[Lease]
+        self, story: Story, host: str, reply: LaneReply, granted: asyncio.Future[Lease]
     ) -> None:
         error = granted.exception()
         if isinstance(error, SocketpoolError):
@@ -140,12 +118,16 @@ class LeaseLane:
         else:
             self._answer(granted.result(), host, reply)
 
-    def _answer(self, lease: Lease, host: str, reply: Reply) -> None:
+    def _answer(self, lease: Lease, host: str, reply: LaneReply) -> None:
         token = self._keeper.leases.token(lease)
-        facts = lease_facts(self._keeper, lease, host)  # those of a `GrantedLease`, but unchecked
-        reply.answer(201, to_json({**facts, "token": token}), JSON)
+        try:
+            facts = lease_facts(self._keeper, lease, host)  # a `GrantedLease`'s, but unchecked
+        except SocketpoolError as error:  # it ended in the moment before this
+            _refuse(reply, error)
+        else:
+            reply.answer(201, to_json({**facts, "token": token}), JSON)
 
 
-def _refuse(reply: Reply, error: SocketpoolError) -> None:
+def _refuse(reply: LaneReply, error: SocketpoolError) -> None:
     status, body, headers = rendered(error)
     reply.answer(status, body, PROBLEM, headers)

@@ -75,7 +75,7 @@ class SqliteLeaseStore:
             if forgotten:
                 self._db.execute(_FORGET, (json.dumps(forgotten),))
             self._db.execute("COMMIT")
-        except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:  # or a value
+        except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise self._failure(error) from None

@@ -466,3 +466,16 @@ def test_a_service_taken_away_while_someone_waits_for_it_is_refused(within: Any)
             await waiting
 
     within(scenario)
+
+
+def test_a_lease_that_has_ended_is_told_as_none(within: Any) -> None:
+    """An answer may be made just after the end, when the disk took longer than the lease."""
+
+    async def scenario(house: House) -> None:
+        lease = await house.ask()
+        assert house.keeper.created(lease) <= time.time()
+        house.keeper.release(lease.id)
+        with pytest.raises(NoSuchLease):
+            house.keeper.created(lease)
+
+    within(scenario)
