@@ -95,9 +95,7 @@ class Blocks:
             for block in self._surplus(service.name, min(needed, service.most)):
                 log.info("giving up", extra={"block": block})
                 self.retire(block)
-        for instance in list(self._pool.instances.values()):
-            if instance.service not in self._pool.services and not self.is_retiring(instance.block):
-                self.retire(instance.block)
+        self.retire_unserved()  # those too whose registration outlasted their service
         for block in list(self._retiring):
             try:
                 await self._remove_if_at_rest(block)
@@ -112,10 +110,11 @@ class Blocks:
                 drain(self._pool, instance)
         self._look()
 
-    def retire_service(self, service: str) -> None:
-        """Give up all blocks of a service."""
-        for block in {instance.block for instance in self._pool.of(service)}:
-            self.retire(block)
+    def retire_unserved(self) -> None:
+        """Give up all blocks of services that the pool no longer has."""
+        for instance in list(self._pool.instances.values()):
+            if instance.service not in self._pool.services and not self.is_retiring(instance.block):
+                self.retire(instance.block)
 
     def is_retiring(self, block: str) -> bool:
         """Whether the block is being given up."""

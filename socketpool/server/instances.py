@@ -107,9 +107,10 @@ class InstanceKeeper:
         self._gone: dict[int, int] = {}  # port -> the process that was last seen to end
 
     def serve(self, services: dict[str, Service], changed: Collection[str] = ()) -> None:
-        """From now on these are the services; instances of the changed ones are replaced."""
+        """From now on these are the services: what has changed is replaced, any other given up."""
         self.prober.services = dict(services)
         self.care.outdate(changed)
+        self.blocks.retire_unserved()
 
     def adopt(self, processes: list[ProcessInfo], leased: Collection[int]) -> None:
         """Take over what supervisord already runs; ``leased`` are the ports of live leases."""
