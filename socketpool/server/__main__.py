@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from functools import partial
@@ -72,6 +73,7 @@ async def _serve(settings: Settings, state: StateDir, listener: socket.socket) -
         )
     )
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, keeper.reload_soon)
+    gc.freeze()  # what is here stays; looking at it again and again would hold up requests
     await server.serve([listener])
     return 0 if server.started else 1
 

@@ -17,7 +17,7 @@ from socketpool.server.lane import HotRequest, LeaseLane
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
@@ -158,15 +158,15 @@ class LaneReply:
     """The answer to a request that the lane has taken; stands where uvicorn has its own of others.
 
     uvicorn reads ``response_complete``, clears ``keep_alive`` when the server stops, and when the
-    connection is lost it sets ``disconnected`` and then ``message_event``.
+    connection is lost it sets ``disconnected`` and then ``message_event``; ``on_gone`` is told.
     """
 
     def __init__(self, protocol: BoundedHttp) -> None:
         self._protocol = protocol
-        self._gone: asyncio.Future[None] | None = None
         self.response_complete = False
         self.keep_alive = True
         self.disconnected = False
+        self.on_gone: Callable[[], None] | None = None
 
     @property
     def message_event(self) -> LaneReply:
@@ -175,20 +175,8 @@ class LaneReply:
 
     def set(self) -> None:
         """Something happened to the connection."""
-        if self.disconnected and self._gone is not None and not self._gone.done():
-            self._gone.set_result(None)
-
-    async def gone(self) -> None:
-        """Return when the client has hung up."""
-        if not self.disconnected:
-            self._gone = self._protocol.loop.create_future()
-            await self._gone
-
-    def work(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """The answer comes from this coroutine, which the server ends when it stops."""
-        task = self._protocol.loop.create_task(coroutine)
-        self._protocol.tasks.add(task)
-        task.add_done_callback(self._worked)
+        if self.disconnected and self.on_gone is not None:
+            self.on_gone()
 
     def answer(
         self,
@@ -213,8 +201,3 @@ class LaneReply:
         if not self.keep_alive:
             protocol.transport.close()
         protocol.on_response_complete()
-
-    def _worked(self, task: asyncio.Task[None]) -> None:
-        self._protocol.tasks.discard(cast("Any", task))
-        if not (self.response_complete or self.disconnected):
-            self._protocol.transport.abort()  # the server stops and waits no longer

@@ -15,6 +15,7 @@ from socketpool.store.contract import StoreError
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from socketpool.store.contract import Change, LeaseStore
 
@@ -23,11 +24,14 @@ LATER_SECONDS = 0.05
 
 log = logging.getLogger("socketpool.journal")
 
-_Entry = tuple["Change", "asyncio.Future[None]"]
+_Entry = tuple["Change", "Callable[[StoreError | None], None]"]
 
 
 class Journal:
-    """Makes changes durable in the order in which they were given, and tells ``loop`` of it."""
+    """Makes changes durable in the order in which they were given.
+
+    Whoever gave one is called back on ``loop`` when it is durable, or with a :class:`StoreError`.
+    """
 
     def __init__(self, store: LeaseStore, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -41,18 +45,16 @@ class Journal:
         self._thread = threading.Thread(target=self._commit_batches, name="store", daemon=True)
         self._thread.start()
 
-    def write(self, change: Change) -> asyncio.Future[None]:
-        """A future that is done when the change is durable, or holds a :class:`StoreError`."""
-        done = self._add(change)
+    def write(self, change: Change, then: Callable[[StoreError | None], None]) -> None:
+        """Make the change durable now, together with others."""
+        self._pending.append((change, then))
         self._start()
-        return done
 
-    def write_later(self, change: Change) -> asyncio.Future[None]:
+    def write_later(self, change: Change, then: Callable[[StoreError | None], None]) -> None:
         """As `write`, for what nobody waits for: it goes with the next change, or soon alone."""
-        done = self._add(change)
+        self._pending.append((change, then))
         if self._timer is None and not self._committing:
             self._timer = self.loop.call_later(LATER_SECONDS, self._start)
-        return done
 
     async def close(self) -> None:
         """Finish what was given, then close the store."""
@@ -63,11 +65,6 @@ class Journal:
         self._batches.put(None)
         self._thread.join()
         self._store.close()
-
-    def _add(self, change: Change) -> asyncio.Future[None]:
-        done: asyncio.Future[None] = self.loop.create_future()
-        self._pending.append((change, done))
-        return done
 
     def _start(self) -> None:
         if self._timer is not None:
@@ -81,13 +78,12 @@ class Journal:
     def _committed(self, batch: list[_Entry], failure: StoreError | None) -> None:
         self._committing = False
         self._start()
-        for _, done in batch:
-            if done.cancelled():
-                continue
-            if failure is None:
-                done.set_result(None)
-            else:
-                done.set_exception(failure)
+        for change, then in batch:
+            try:
+                then(failure)
+            except Exception:
+                # A bug; the others must hear of their changes all the same.
+                log.exception("nobody took the news", extra={"change": str(change)})
         if self._idle is not None and not self._committing:
             self._idle.set_result(None)
 

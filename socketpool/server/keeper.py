@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 import signal
 import time
 from collections import Counter
@@ -27,7 +26,7 @@ from socketpool.server.reload import Reloaded, read_again
 from socketpool.store.contract import Forget
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from socketpool.config.settings import Settings
     from socketpool.config.statedir import StateDir
@@ -64,7 +63,7 @@ class Keeper:
             (service.plan() for service in settings.services.values()),
             settings.ports,
             max_age=settings.lease.max,
-            new_id=lambda: secrets.token_hex(8),
+            new_id=_lease_ids().__next__,
             use_window=settings.instances.shrink_after,
             port_rest=settings.instances.port_rest,
         )
@@ -279,3 +278,11 @@ def _die_if_failed(task: asyncio.Task[None]) -> None:
 
 def _terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _lease_ids() -> Iterator[str]:
+    """Random ones; the system is asked for many at once, since each time costs more than an id."""
+    while True:
+        random = os.urandom(256 * 8)
+        for start in range(0, len(random), 8):
+            yield random[start : start + 8].hex()

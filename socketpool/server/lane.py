@@ -7,7 +7,6 @@ request to the lease keeper: the layers between would take longer than the work.
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,11 +18,9 @@ from socketpool.server.asking import Ask
 from socketpool.server.guard import shown_token
 from socketpool.server.problems import PROBLEM, rendered
 from socketpool.server.schema import LeaseRequest
-from socketpool.server.stories import Story
 from socketpool.server.views import lease_facts, services_host
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Sequence
 
     from socketpool.core.records import Lease
@@ -33,8 +30,6 @@ if TYPE_CHECKING:
 LEASES = b"/v1/leases"
 ONE_LEASE = b"/v1/leases/"
 JSON = b"application/json"
-
-log = logging.getLogger("socketpool.lane")
 
 
 class HotRequest(NamedTuple):
@@ -77,12 +72,9 @@ class LeaseLane:
         ttl = asked.ttl if asked.ttl is not None else self._keeper.settings.lease.ttl
         ask = Ask(tuple(asked.services), ttl, asked.key, asked.wait, client)
         host = services_host(self._keeper, request.server)
-        story = Story(ask)
-        granted = self._keeper.leases.grant_at_once(ask, story)
-        if granted is None:
-            reply.work(self._acquire(ask, host, reply))
-        else:
-            granted.add_done_callback(partial(self._granted, story, host, reply))
+        leases = self._keeper.leases
+        waiting = leases.ask(ask, partial(self._answer, host, reply))
+        reply.on_gone = partial(leases.abandon, waiting)
         return True
 
     def _release(self, request: HotRequest, client: str, reply: LaneReply) -> bool:
@@ -97,28 +89,10 @@ class LeaseLane:
             reply.answer(204)
         return True
 
-    async def _acquire(self, ask: Ask, host: str, reply: LaneReply) -> None:
-        try:
-            lease = await self._keeper.leases.acquire(ask, reply.gone)
-        except SocketpoolError as error:
-            _refuse(reply, error)
-        except Exception:
-            log.exception("a request broke")
-            _refuse(reply, SocketpoolError("the pool server could not do this: a bug"))
-        else:
-            self._answer(lease, host, reply)
-
-    def _granted(
-        self, story: Story, host: str, reply: LaneReply, granted: asyncio.Future[Lease]
-    ) -> None:
-        error = granted.exception()
-        if isinstance(error, SocketpoolError):
-            self._keeper.leases.stories.refused(story, error)
-            _refuse(reply, error)
-        else:
-            self._answer(granted.result(), host, reply)
-
-    def _answer(self, lease: Lease, host: str, reply: LaneReply) -> None:
+    def _answer(self, host: str, reply: LaneReply, lease: Lease | SocketpoolError) -> None:
+        if isinstance(lease, SocketpoolError):
+            _refuse(reply, lease)
+            return
         token = self._keeper.leases.token(lease)
         try:
             facts = lease_facts(self._keeper, lease, host)  # a `GrantedLease`'s, but unchecked

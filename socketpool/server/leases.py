@@ -29,9 +29,10 @@ from socketpool.server.asking import (
     ServiceForbidden,
     ServiceUnknown,
 )
-from socketpool.server.queue import Waiter, WaitQueue
-from socketpool.server.stories import Stories, Story
-from socketpool.store.contract import Forget, LeaseRecord, Save, StoreError
+from socketpool.server.queue import WaitQueue
+from socketpool.server.requests import ClientGone, Pending, Request
+from socketpool.server.stories import Stories
+from socketpool.store.contract import Forget, LeaseRecord, Save
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -44,23 +45,10 @@ if TYPE_CHECKING:
     from socketpool.rsi.fence import Fence
     from socketpool.rsi.tokens import LeaseTokens
     from socketpool.server.journal import Journal
-
-SHORT_WAIT = 0.05
-"""Seconds that a request may wait before it is watched whether its client does."""
+    from socketpool.server.requests import Answered
+    from socketpool.store.contract import StoreError
 
 log = logging.getLogger("socketpool.leases")
-
-
-class ClientGone(SocketpoolError):
-    """The client hung up; nobody reads this answer."""
-
-    code = "client-gone"
-
-
-class _Wait(Waiter):
-    """A request in the queue that several may ask for under one key; ends when nobody does."""
-
-    sharers = 0
 
 
 class LeaseKeeper:
@@ -98,10 +86,9 @@ class LeaseKeeper:
         self._wanted = wanted
         self._refusal = refusal
         self._returning = returning
-        self._establishing: dict[str, asyncio.Future[Lease]] = {}  # granted, but not yet durable
         # Lease -> wall-clock second, for display.  Who is not in here was told to nobody yet.
         self._created: dict[str, float] = {}
-        self._waits: dict[tuple[str, str], _Wait] = {}  # by client and request key
+        self._pending: dict[tuple[str, str], Pending] = {}  # by client and request key
 
     def restore(self, records: list[LeaseRecord], now: float) -> None:
         """Take back the leases that were found alive; their clients get one time to live."""
@@ -123,42 +110,52 @@ class LeaseKeeper:
             self.stories.restored(lease, record.created)
         self._fence.bar_all_but(grant.port for record in records for grant in record.grants)
 
+    def ask(self, ask: Ask, answered: Answered) -> Request:
+        """Have ``answered`` called with a lease, new or the one that the same request key already
+        got, or with the refusal: now or later, unless the request is abandoned before.
+
+        Refusals are :class:`ServiceUnknown`, :class:`UsageError`, :class:`ServiceForbidden`,
+        :class:`NoCapacity`, :class:`QuotaExceeded`, :class:`KeyReused` or
+        :class:`~socketpool.store.contract.StoreError`.
+        """
+        request = Request(ask, answered)
+        try:
+            self._begin(request)
+        except SocketpoolError as error:
+            self._refuse(request, error)
+        return request
+
+    def abandon(self, request: Request) -> None:
+        """The client does not wait for the answer any more, if it has not got it."""
+        if request.pending is not None:
+            self._withdraw(request)
+            gone = ClientGone("the client did not wait for its lease")
+            self.stories.refused(request.story, gone)
+
     async def acquire(
         self, ask: Ask, hung_up: Callable[[], Coroutine[Any, Any, None]] | None = None
     ) -> Lease:
-        """A lease, new or the one that the same request key already got.
+        """As `ask`, for those who can wait themselves; raises the refusal.
 
-        ``hung_up`` returns when the client does not wait any more.  Raises
-        :class:`ServiceUnknown`, :class:`UsageError`, :class:`ServiceForbidden`,
-        :class:`NoCapacity`, :class:`QuotaExceeded`, :class:`KeyReused`, :class:`ClientGone` or
-        :class:`~socketpool.store.contract.StoreError`.
+        ``hung_up`` returns when the client does not wait any more; that raises ClientGone.
         """
-        story = Story(ask)
+        answer: asyncio.Future[Lease | SocketpoolError] = self._loop.create_future()
+        request = self.ask(ask, answer.set_result)
+        awaited: set[asyncio.Future[Any]] = {answer}
+        if hung_up is not None and not answer.done():
+            awaited.add(asyncio.ensure_future(hung_up()))
         try:
-            lease = self._pool.find(ask.client, ask.key)
-            if lease is None:
-                ask = self._permitted(ask)
-                lease = self._grant_now(ask, story) or await self._wait(ask, story, hung_up)
-            _check_same(tuple(grant.service for grant in lease.grants), ask)
-            await self._durable(lease)
-        except SocketpoolError as error:
-            self.stories.refused(story, error)
-            raise
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.abandon(request)
+            for other in awaited - {answer}:
+                other.cancel()
+        if not answer.done():
+            raise ClientGone("the client did not wait for its lease")
+        lease = answer.result()
+        if isinstance(lease, SocketpoolError):
+            raise lease
         return lease
-
-    def grant_at_once(self, ask: Ask, story: Story) -> asyncio.Future[Lease] | None:
-        """A new lease, once it is durable, if there is nothing to wait for and nothing to refuse.
-
-        None says that nothing has happened, and that `acquire` knows what to do.  The future may
-        hold a :class:`~socketpool.store.contract.StoreError`.
-        """
-        if self._pool.find(ask.client, ask.key) is not None:
-            return None
-        try:
-            lease = self._grant_now(self._permitted(ask), story)
-        except SocketpoolError:
-            return None
-        return None if lease is None else self._establishing[lease.id]
 
     def token(self, lease: Lease) -> str:
         """What the lease's holder shows to its services."""
@@ -202,7 +199,7 @@ class LeaseKeeper:
     def expire(self) -> None:
         """Reclaim what was not renewed in time."""
         for lease in self._pool.expired(self._loop.time()):
-            if lease.id not in self._establishing:
+            if lease.id in self._created:
                 self._end(lease, LeaseEvent.EXPIRE)
 
     def serve_waiting(self) -> None:
@@ -245,56 +242,92 @@ class LeaseKeeper:
                 hint="release one, or ask the pool's operator for a larger quota",
             )
 
-    def _grant_now(self, ask: Ask, story: Story) -> Lease | None:
-        if (ask.client, ask.key) in self._waits or self.queue.must_wait(ask.services):
-            return None
+    def _begin(self, request: Request) -> None:
+        ask = request.ask
+        pending = self._pending.get((ask.client, ask.key))
+        if pending is None:
+            lease = self._pool.find(ask.client, ask.key)
+            if lease is not None:
+                _check_same(tuple(grant.service for grant in lease.grants), ask)
+                request.answered(lease)
+                return
+            pending = self._new_pending(request)
+        _check_same(pending.services, ask)
+        request.pending = pending
+        pending.requests.append(request)
+        if pending.lease is None:
+            request.timer = self._loop.call_later(ask.wait, self._time_out, request)
+
+    def _new_pending(self, request: Request) -> Pending:
+        ask = request.ask = self._permitted(request.ask)
+        pending = Pending(ask, request.story, self._serve)
+        if self.queue.must_wait(ask.services) or not self._grant(pending):
+            self._join(pending)
+        if ask.key:
+            self._pending[ask.client, ask.key] = pending
+        return pending
+
+    def _join(self, pending: Pending) -> None:
+        client = pending.client
+        if client != OPERATOR:
+            most = self._clients[client].waiting
+            if most is not None and self.queue.count_of(client) >= most:
+                raise QuotaExceeded(
+                    f"client {client!r} has {most} requests waiting, as many as it may have",
+                    hint="wait for them, or ask the pool's operator for a larger quota",
+                )
+        pending.story.ahead = self.queue.join(pending)
+        self._wanted()
+
+    def _serve(self, pending: Pending) -> bool:
+        """Its turn has come; False when there is not enough for it yet."""
         try:
-            return self._grant(ask, story)
-        except Exhausted:
-            return None
+            return self._grant(pending)
+        except SocketpoolError as error:
+            self._forget(pending)
+            # Not now: whoever is answered may ask for more, and the queue is being served.
+            self._loop.call_soon(self._refuse_all, pending, error)
+            return True
 
-    def _grant(self, ask: Ask, story: Story) -> Lease:
-        """A lease in memory, on its way into the store.
+    def _grant(self, pending: Pending) -> bool:
+        """Make it a lease in memory, on its way into the store; False when nothing is free.
 
-        Raises Exhausted, NoCapacity when it makes no sense to wait for more, or QuotaExceeded.
+        Raises NoCapacity when it makes no sense to wait for more, or QuotaExceeded.
         """
+        ask = pending.ask
         if ask.client != OPERATOR:
             self._check_quota(self._clients[ask.client])
         try:
             lease = self._pool.grant(
                 ask.services, ttl=ask.ttl, key=ask.key, client=ask.client, now=self._loop.time()
             )
-        except (Exhausted, UnknownService):
+        except (Exhausted, UnknownService) as error:
             for refused in filter(None, map(self._refusal, ask.services)):
                 raise refused from None
-            raise
+            if isinstance(error, UnknownService):
+                raise
+            return False
+        pending.lease = lease
+        for request in pending.requests:
+            request.stop_timer()
+        created = time.time()
         record = LeaseRecord(
-            lease.id,
-            lease.generation,
-            lease.client,
-            lease.key,
-            lease.ttl,
-            time.time(),
-            lease.grants,
+            lease.id, lease.generation, lease.client, lease.key, lease.ttl, created, lease.grants
         )
-        self._establishing[lease.id] = self._loop.create_future()
-        stored = self._journal.write(Save(record))
-        stored.add_done_callback(partial(self._established, lease, record.created, story))
-        return lease
+        self._journal.write(Save(record), partial(self._established, pending, lease, created))
+        return True
 
     def _established(
-        self, lease: Lease, created: float, story: Story, stored: asyncio.Future[None]
+        self, pending: Pending, lease: Lease, created: float, error: StoreError | None
     ) -> None:
-        established = self._establishing.pop(lease.id)
-        error = stored.exception()
+        self._forget(pending)
         if error is not None:
             self._end(lease, LeaseEvent.RELEASE)
-            established.set_exception(error)
-            established.exception()  # whether or not anybody waits for it
+            self._refuse_all(pending, error)
             return
         self._fence.admit((grant.port for grant in lease.grants), lease.generation)
         self._created[lease.id] = created
-        self.stories.granted(story, lease)
+        self.stories.granted(pending.story, lease)
         self._wanted()
         told = {
             "lease": lease.id,
@@ -303,86 +336,49 @@ class LeaseKeeper:
             "client": lease.client,
         }
         log_event(log, "lease granted", told)
-        established.set_result(lease)
+        if not pending.requests:  # all of them hung up
+            self._end(lease, LeaseEvent.RELEASE)
+        for request in pending.requests:
+            request.pending = None
+            request.answered(lease)
 
-    async def _wait(
-        self,
-        ask: Ask,
-        story: Story,
-        hung_up: Callable[[], Coroutine[Any, Any, None]] | None,
-    ) -> Lease:
-        waiting = self._waits.get((ask.client, ask.key)) or self._join(ask, story)
-        _check_same(waiting.services, ask)
-        waiting.sharers += 1
-        gone: asyncio.Future[None] | None = None
-        abandoned = True
-        try:
-            await asyncio.wait({waiting.future}, timeout=min(ask.wait, SHORT_WAIT))
-            if not waiting.future.done() and ask.wait > SHORT_WAIT:
-                awaited: set[asyncio.Future[Any]] = {waiting.future}
-                if hung_up is not None:
-                    gone = asyncio.ensure_future(hung_up())
-                    awaited.add(gone)
-                remaining = ask.wait - SHORT_WAIT
-                await asyncio.wait(awaited, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
-            if waiting.future.done():
-                await self._durable(waiting.future.result())
-            abandoned = gone is not None and gone.done()
-        finally:
-            waiting.sharers -= 1
-            if gone is not None:
-                gone.cancel()
-            if waiting.future.done() or not waiting.sharers:
-                self.queue.leave(waiting)
-                self._waits.pop((ask.client, ask.key), None)
+    def _time_out(self, request: Request) -> None:
+        self._withdraw(request)
+        ask, story = request.ask, request.story
+        self._refuse(
+            request,
+            NoCapacity(
+                f"nothing became free within {ask.wait:g} s for: {', '.join(ask.services)} "
+                f"(requests waiting before this one: {story.ahead or 0})",
+                hint="try again later, wait longer, or ask the operator to raise max",
+            ),
+        )
+
+    def _withdraw(self, request: Request) -> None:
+        """One less waits; with the last one, its place in the queue goes."""
+        pending, request.pending = request.pending, None
+        request.stop_timer()
+        if pending is not None:
+            pending.requests.remove(request)
+            if not pending.requests and pending.lease is None:
+                self._forget(pending)
+                self.queue.leave(pending)
                 self.queue.serve()  # it may have stood before somebody who wants less
-            if abandoned and not waiting.sharers:
-                self._give_back(waiting.future)
-        if abandoned:
-            raise ClientGone("the client did not wait for its lease")
-        if not waiting.future.done():
-            raise self._no_capacity(ask, story)
-        return waiting.future.result()
 
-    def _give_back(self, granted: asyncio.Future[Lease]) -> None:
-        """End the lease of a client that hung up while it was granted, if it was."""
-        if granted.done() and not granted.cancelled() and granted.exception() is None:
-            lease = granted.result()
-            if lease.id in self._created:
-                self._end(lease, LeaseEvent.RELEASE)
+    def _forget(self, pending: Pending) -> None:
+        ask = pending.ask
+        if self._pending.get((ask.client, ask.key)) is pending:
+            del self._pending[ask.client, ask.key]
 
-    async def _durable(self, lease: Lease) -> None:
-        """Return when the lease is in the store; raises StoreError when it can't be."""
-        establishing = self._establishing.get(lease.id)
-        if establishing is not None:
-            await asyncio.shield(establishing)
+    def _refuse_all(self, pending: Pending, error: SocketpoolError) -> None:
+        for request in pending.requests:
+            self._refuse(request, error)
 
-    def _join(self, ask: Ask, story: Story) -> _Wait:
-        if ask.client != OPERATOR:
-            most = self._clients[ask.client].waiting
-            if most is not None and self.queue.count_of(ask.client) >= most:
-                raise QuotaExceeded(
-                    f"client {ask.client!r} has {most} requests waiting, as many as it may have",
-                    hint="wait for them, or ask the pool's operator for a larger quota",
-                )
-        waiting = _Wait(
-            ask.services,
-            ask.client,
-            partial(self._grant, ask, story),
-            self._loop.create_future(),
-        )
-        story.ahead = self.queue.join(waiting)
-        if ask.key:
-            self._waits[ask.client, ask.key] = waiting
-        self._wanted()
-        return waiting
-
-    def _no_capacity(self, ask: Ask, story: Story) -> NoCapacity:
-        return NoCapacity(
-            f"nothing became free within {ask.wait:g} s for: {', '.join(ask.services)} "
-            f"(requests waiting before this one: {story.ahead or 0})",
-            hint="try again later, wait longer, or ask the operator to raise max",
-        )
+    def _refuse(self, request: Request, error: SocketpoolError) -> None:
+        request.pending = None
+        request.stop_timer()
+        self.stories.refused(request.story, error)
+        request.answered(error)
 
     # -- ending ------------------------------------------------------------------------------
 
@@ -399,8 +395,7 @@ class LeaseKeeper:
             log_event(log, "lease ended", {"lease": lease.id, "how": event})
         self.queue.serve()
         self._wanted()
-        forgotten = self._journal.write_later(Forget(lease.id))
-        forgotten.add_done_callback(partial(_log_failure, lease.id))
+        self._journal.write_later(Forget(lease.id), partial(_log_failure, lease.id))
 
 
 def _no_such_lease() -> NoSuchLease:
@@ -418,7 +413,7 @@ def _check_same(services: tuple[str, ...], ask: Ask) -> None:
         )
 
 
-def _log_failure(lease_id: str, stored: asyncio.Future[None]) -> None:
+def _log_failure(lease_id: str, error: StoreError | None) -> None:
     # The fence has closed, so nobody takes it for a lease after a restart either.
-    if not stored.cancelled() and isinstance(error := stored.exception(), StoreError):
+    if error is not None:
         log.error("store failed", extra={"lease": lease_id, "error": error.message})

@@ -7,33 +7,25 @@ nothing of what others wait for pass by.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from socketpool.core.pool import Exhausted
-from socketpool.errors import NoCapacity, SocketpoolError
-
-if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable
-
-    from socketpool.core.records import Lease
+from socketpool.errors import NoCapacity
 
 MOST_WAITING = 1000
 
 
-@dataclass(slots=True, eq=False)
 class Waiter:
-    """One request that could not be served at once.
+    """One request that could not be served at once; takes part until it leaves or was served."""
 
-    ``future`` gets the lease when its turn has come, or what ``grant`` raises but Exhausted; the
-    waiter takes part until it is done.
-    """
+    __slots__ = ("client", "services")
 
-    services: tuple[str, ...]
-    client: str
-    grant: Callable[[], Lease]
-    future: asyncio.Future[Lease] = field(repr=False)
+    def __init__(self, services: tuple[str, ...], client: str) -> None:
+        self.services = services
+        self.client = client
+
+    def serve(self) -> bool:
+        """Its turn has come: give it what it waits for, or see to it that it hears why it never
+        will get that; False when there is not enough for it yet."""
+        raise NotImplementedError
 
 
 class WaitQueue:
@@ -75,19 +67,10 @@ class WaitQueue:
         for waiter in list(self._waiters):
             if len(claimed) == len(self._demand):
                 return  # all that anybody wants is spoken for
-            if waiter.future.done():
+            if claimed.isdisjoint(waiter.services) and waiter.serve():
                 self.leave(waiter)
-            elif not claimed.isdisjoint(waiter.services):
-                claimed.update(waiter.services)
             else:
-                try:
-                    waiter.future.set_result(waiter.grant())
-                except Exhausted:
-                    claimed.update(waiter.services)
-                except SocketpoolError as error:
-                    waiter.future.set_exception(error)
-                if waiter.future.done():
-                    self.leave(waiter)
+                claimed.update(waiter.services)
 
     def count_of(self, client: str) -> int:
         """How many of the client's requests wait."""

@@ -31,8 +31,9 @@ from socketpool.rsi.fence import Fence
 from socketpool.rsi.tokens import LeaseTokens
 from socketpool.server.asking import Ask, KeyReused, NoSuchLease, ServiceForbidden, ServiceUnknown
 from socketpool.server.journal import Journal
-from socketpool.server.leases import SHORT_WAIT, ClientGone, LeaseKeeper
+from socketpool.server.leases import LeaseKeeper
 from socketpool.server.recovery import live_leases, sweep, workspaces_on_disk
+from socketpool.server.requests import ClientGone
 from socketpool.store.contract import Forget, StoreError
 from socketpool.store.sqlite import SqliteLeaseStore
 from socketpool.supervision.rpc import ProcessInfo
@@ -250,7 +251,6 @@ class LeaseMachine(RuleBasedStateMachine):
     def hang_up(self, data: st.DataObject) -> None:
         task = list(self.asking)[data.draw(st.integers(0, len(self.asking) - 1), "request")]
         self.hung_up[task].set()
-        self.loop.now += 2 * SHORT_WAIT
         self.settle()
 
     @precondition(lambda self: self.told)

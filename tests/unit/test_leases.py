@@ -263,6 +263,37 @@ def test_who_is_cancelled_while_waiting_gets_nothing(within: Any) -> None:
     within(scenario)
 
 
+def test_a_lease_whose_client_hung_up_before_it_was_durable_ends_at_once(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        house.store.gate.clear()
+        asked = house.ask(key="k")
+        await a_moment()
+        (lease,) = house.pool.leases.values()
+        asked.cancel()
+        house.store.gate.set()
+        while house.pool.leases:
+            await asyncio.sleep(0.01)
+        assert not house.admits(lease)
+        assert (await house.ask()).id != lease.id
+
+    within(scenario)
+
+
+def test_who_asks_again_before_the_first_hang_up_was_noticed_keeps_the_lease(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        house.store.gate.clear()
+        asked, again = house.ask(key="k"), house.ask(key="k")
+        await a_moment()
+        asked.cancel()
+        await a_moment()
+        house.store.gate.set()
+        lease = await again
+        assert house.admits(lease)
+        assert house.keeper.get(lease.id) == lease
+
+    within(scenario)
+
+
 @pytest.mark.parametrize("leaves", ["hangs up", "has waited long enough"])
 def test_who_stood_behind_one_that_wanted_more_is_served_when_that_one_leaves(
     within: Any, leaves: str

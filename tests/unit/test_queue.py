@@ -2,50 +2,49 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from socketpool.core.pool import Exhausted
-from socketpool.core.records import Lease
 from socketpool.errors import NoCapacity
 from socketpool.server.queue import MOST_WAITING, Waiter, WaitQueue
+
+
+class Customer(Waiter):
+    """Is served when there is one of each thing that it wants."""
+
+    def __init__(self, shop: Shop, number: int, wants: tuple[str, ...]) -> None:
+        super().__init__(wants, "")
+        self.shop = shop
+        self.number = number
+
+    def serve(self) -> bool:
+        stock = self.shop.stock
+        if not all(stock[want] for want in self.services):
+            return False
+        for want in self.services:
+            stock[want] -= 1
+        self.shop.served.append(self.number)
+        return True
 
 
 class Shop:
     """So many of each thing, and customers who want several."""
 
     def __init__(self, **stock: int) -> None:
-        self.loop = asyncio.new_event_loop()
         self.stock = stock
         self.queue = WaitQueue()
         self.served: list[int] = []
 
-    def customer(self, number: int, *wants: str) -> Waiter:
-        def grant() -> Lease:
-            for want in wants:
-                if not self.stock[want]:
-                    raise Exhausted(want)
-            for want in wants:
-                self.stock[want] -= 1
-            self.served.append(number)
-            return Lease(str(number), number, (), 1, 1, 1)
-
-        waiter = Waiter(wants, "", grant, self.loop.create_future())
-        self.queue.join(waiter)
-        return waiter
-
-    def close(self) -> None:
-        self.loop.close()
+    def customer(self, number: int, *wants: str) -> Customer:
+        customer = Customer(self, number, wants)
+        self.queue.join(customer)
+        return customer
 
 
 @pytest.fixture
 def shop() -> Shop:
-    made = Shop(a=0, b=0)
-    yield made
-    made.close()
+    return Shop(a=0, b=0)
 
 
 def test_who_came_first_is_served_first(shop: Shop) -> None:
@@ -89,26 +88,10 @@ def test_who_left_is_not_served(shop: Shop) -> None:
     assert shop.stock["a"] == 4
 
 
-def test_a_request_that_was_given_up_takes_nothing(shop: Shop) -> None:
-    shop.customer(1, "a").future.cancel()
-    shop.stock["a"] = 1
-    shop.queue.serve()
-    assert shop.stock["a"] == 1
-    assert len(shop.queue) == 0
-
-
-def test_the_lease_reaches_who_waited(shop: Shop) -> None:
-    waiter = shop.customer(7, "a")
-    shop.stock["a"] = 1
-    shop.queue.serve()
-    assert waiter.future.result().id == "7"
-
-
 def test_a_place_tells_how_many_are_before(shop: Shop) -> None:
     shop.customer(0, "a")
     shop.customer(1, "b")
-    waiter = Waiter(("a",), "", lambda: Lease("x", 1, (), 1, 1, 1), shop.loop.create_future())
-    assert shop.queue.join(waiter) == 2
+    assert shop.queue.join(Customer(shop, 2, ("a",))) == 2
 
 
 def test_the_queue_is_bounded(shop: Shop) -> None:
@@ -132,17 +115,12 @@ def test_among_those_who_want_a_thing_the_order_of_arrival_is_kept(
     customers: list[list[str]], deliveries: list[str]
 ) -> None:
     shop = Shop(a=0, b=0, c=0)
-    try:
-        for number, wants in enumerate(customers):
-            shop.customer(number, *wants)
-        for thing in deliveries:
-            shop.stock[thing] += 1
-            shop.queue.serve()
-        for thing in "abc":
-            served = [n for n in shop.served if thing in customers[n]]
-            assert (
-                served == [n for n, wants in enumerate(customers) if thing in wants][: len(served)]
-            )
-        assert len(shop.queue) == len(customers) - len(shop.served)
-    finally:
-        shop.close()
+    for number, wants in enumerate(customers):
+        shop.customer(number, *wants)
+    for thing in deliveries:
+        shop.stock[thing] += 1
+        shop.queue.serve()
+    for thing in "abc":
+        served = [n for n in shop.served if thing in customers[n]]
+        assert served == [n for n, wants in enumerate(customers) if thing in wants][: len(served)]
+    assert len(shop.queue) == len(customers) - len(shop.served)
