@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from socketpool.tunnel.sshconfig import HostSettings
 
-READ_AHEAD = 256 << 10
+READ_AHEAD = 1 << 20
 BULK = 32 << 10
 GATHERING = 0.0005
 """After a read of so many bytes, so many seconds pass before the next: several packets are taken in
