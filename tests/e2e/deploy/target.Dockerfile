@@ -4,7 +4,7 @@ FROM $BASE
 ENV container=docker DEBIAN_FRONTEND=noninteractive
 RUN apt-get update \
  && apt-get install -y --no-install-recommends systemd systemd-sysv dbus sudo openssh-server python3 python3-apt \
-    python3-venv ca-certificates \
+    ca-certificates \
  && apt-get clean && rm -rf /var/lib/apt/lists/* \
  && systemctl mask systemd-udevd.service systemd-networkd-wait-online.service getty.target console-getty.service \
     apt-daily.timer apt-daily-upgrade.timer \
