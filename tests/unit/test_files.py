@@ -140,7 +140,7 @@ def test_the_end_of_a_log_is_bounded(tmp_path: Path) -> None:
 
 
 def test_a_program_can_always_print_and_its_last_words_are_kept() -> None:
-    script = "import sys; print('x' * 1_000_000); sys.exit('the reason')"
+    script = "import sys; print('x' * 1_000_000, flush=True); sys.exit('the reason')"
     with subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:

@@ -75,6 +75,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch, width: int = 80) -> tuple[BarReporter
         assert stderr
         return Console(file=screen, force_terminal=True, width=width, color_system=None)
 
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(bars, "Console", console)
     return BarReporter(), screen
 
