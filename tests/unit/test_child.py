@@ -31,11 +31,11 @@ sys.exit(
 """
 
 COUNTS_INTERRUPTS = """
-import signal, sys
+import os, signal, sys
 def count(*_):
-    print("interrupted", flush=True)
+    os.write(1, b"interrupted\\n")  # print can't be interrupted by itself
 signal.signal(signal.SIGINT, count)
-print("ready", flush=True)
+os.write(1, b"ready\\n")
 sys.stdin.readline()
 """
 
