@@ -110,6 +110,13 @@ def listening(ports: PortRange) -> list[int]:
     return sorted(found)
 
 
+def command_of(process: psutil.Process) -> list[str]:
+    """Its words; none when it has just ended."""
+    with contextlib.suppress(psutil.Error):
+        return process.cmdline()
+    return []
+
+
 def belongings(state: Path) -> list[psutil.Process]:
     """Every process that belongs to the pool of a state directory, the server itself included."""
     url = f"unix://{state / 'supervisor.sock'}"
@@ -314,7 +321,7 @@ class RunningPool:
         try:
             eventually(gone, "the pool's end", 20)
         except AssertionError:
-            left = [(p.pid, p.cmdline()) for p in belongings(self.state)]
+            left = [(p.pid, command_of(p)) for p in belongings(self.state)]
             raise AssertionError(
                 f"left behind: processes {left}, ports {listening(self.ports)}"
             ) from None

@@ -336,7 +336,8 @@ class LeaseKeeper:
             "client": lease.client,
         }
         log_event(log, "lease granted", told)
-        if not pending.requests:  # all of them hung up
+        if not pending.requests and pending.story.ahead is not None:
+            # All who waited hung up. One that was served at once may yet ask again with its key.
             self._end(lease, LeaseEvent.RELEASE)
         for request in pending.requests:
             request.pending = None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import yaml
-from pools import PROBE_CODE, WEB, connects, ended
+from pools import PROBE_CODE, WEB, command_of, connects, ended
 from waiting import eventually
 
 from socketpool.errors import (
@@ -324,7 +324,7 @@ def test_a_plain_program_is_leased_too_and_starts_anew_for_each_lease(tmp_path: 
                 with urllib.request.urlopen(f"http://{place.host}:{place.port}/") as answer:
                     assert answer.status == 200
                 pids.extend(
-                    p.pid for p in psutil.Process().children() if "http.server" in p.cmdline()
+                    p.pid for p in psutil.Process().children() if "http.server" in command_of(p)
                 )
 
         thread = threading.Thread(target=use)

@@ -263,18 +263,35 @@ def test_who_is_cancelled_while_waiting_gets_nothing(within: Any) -> None:
     within(scenario)
 
 
-def test_a_lease_whose_client_hung_up_before_it_was_durable_ends_at_once(within: Any) -> None:
+def test_a_lease_whose_client_waited_and_hung_up_before_it_was_durable_ends(within: Any) -> None:
     async def scenario(house: House) -> None:
-        house.store.gate.clear()
-        asked = house.ask(key="k")
+        first = await house.ask()
+        waited = house.ask(key="k", wait=10)
         await a_moment()
+        house.store.gate.clear()
+        house.keeper.release(first.id)
         (lease,) = house.pool.leases.values()
-        asked.cancel()
+        waited.cancel()
         house.store.gate.set()
         while house.pool.leases:
             await asyncio.sleep(0.01)
         assert not house.admits(lease)
         assert (await house.ask()).id != lease.id
+
+    within(scenario)
+
+
+def test_a_lease_served_at_once_is_there_for_who_hung_up_and_asks_again(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        house.store.gate.clear()
+        asked = house.ask(key="k")
+        await a_moment()
+        asked.cancel()
+        await a_moment()
+        house.store.gate.set()
+        lease = await house.ask(key="k")
+        assert lease.generation == 1
+        assert house.admits(lease)
 
     within(scenario)
 
