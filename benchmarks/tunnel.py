@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -355,7 +356,7 @@ def _contestants(sshd: Sshd, target: int) -> dict[str, Callable[[], Opened]]:
     }
     if PEERS_PYTHON.exists():
         for name in ("sshtunnel", "asyncssh"):
-            found[name] = lambda name=name: _python_peer(name, sshd, target)  # type: ignore[misc]
+            found[name] = partial(_python_peer, name, sshd, target)
     return found
 
 

@@ -32,7 +32,7 @@ def by_sshtunnel(folder: Path, port: int, target: int, begun: float) -> None:
 
 
 async def by_asyncssh(folder: Path, port: int, target: int, begun: float) -> None:
-    import asyncssh  # noqa: PLC0415
+    import asyncssh  # noqa: PLC0415 - as above
 
     imported = time.time() - begun
     connection = await asyncssh.connect(

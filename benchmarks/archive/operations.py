@@ -39,11 +39,11 @@ def timed(steps: dict[str, list[float]], step: str, work: Callable[[], object]) 
 
 def merge(original: Path, returned: Path, output: Path) -> dict[str, list[float]]:
     """Merge to another file, as ``cp`` and the others do; everything is verified and synced."""
-    from array import array  # noqa: PLC0415
+    from array import array
 
-    from socketpool.archive.implode import implode_zip  # noqa: PLC0415
-    from socketpool.archive.merge import merge as run  # noqa: PLC0415
-    from socketpool.archive.reader import Archive  # noqa: PLC0415
+    from socketpool.archive.implode import implode_zip
+    from socketpool.archive.merge import merge as run
+    from socketpool.archive.reader import Archive
 
     with Archive.open(original) as archive:
         manifest = implode_zip(archive, array("L", range(len(archive)))).manifest
@@ -54,11 +54,11 @@ def merge(original: Path, returned: Path, output: Path) -> dict[str, list[float]
 
 def implode(original: Path, _: Path, output: Path) -> dict[str, list[float]]:
     """Plan and implode everything the shipped policy allows, into a file."""
-    from socketpool.archive.implode import copy_segments, implode_zip  # noqa: PLC0415
-    from socketpool.archive.plan import make_plan  # noqa: PLC0415
-    from socketpool.archive.policy import default_policy  # noqa: PLC0415
-    from socketpool.archive.reader import Archive  # noqa: PLC0415
-    from socketpool.archive.sources import ZipSource  # noqa: PLC0415
+    from socketpool.archive.implode import copy_segments, implode_zip
+    from socketpool.archive.plan import make_plan
+    from socketpool.archive.policy import default_policy
+    from socketpool.archive.reader import Archive
+    from socketpool.archive.sources import ZipSource
 
     steps: dict[str, list[float]] = {}
     with ZipSource(original) as source:
@@ -79,7 +79,7 @@ def implode(original: Path, _: Path, output: Path) -> dict[str, list[float]]:
 
 def naive(original: Path, returned: Path, output: Path) -> dict[str, list[float]]:
     """What most scripts do: read every member and write it again."""
-    import zipfile  # noqa: PLC0415
+    import zipfile
 
     steps: dict[str, list[float]] = {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import zipfile
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -65,8 +66,6 @@ def _generated(folder: Path, name: str, members: int, packed: int, every: int) -
 
 
 def _site(folder: Path) -> Workload:
-    import zipfile  # noqa: PLC0415
-
     folder.mkdir(parents=True)
     shutil.copy(SITE, folder / "original.zip")
     changed = []
