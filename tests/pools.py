@@ -27,6 +27,7 @@ from socketpool.core.ports import PortRange
 from socketpool.rsi.blocks import send_line_block
 from socketpool.rsi.session import await_event, greet
 from socketpool.supervision.rpc import Supervisor
+from socketpool.system.sockettable import listening_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,15 +100,7 @@ class PortBlock:
 
 def listening(ports: PortRange) -> list[int]:
     """Those of the ports on which anybody listens, at any address."""
-    found = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(FileNotFoundError):
-            for line in Path(table).read_text().splitlines()[1:]:
-                fields = line.split()
-                port = int(fields[1].rpartition(":")[2], 16)
-                if fields[3] == "0A" and port in ports:
-                    found.add(port)
-    return sorted(found)
+    return sorted({row.port for row in listening_sockets() if row.port in ports})
 
 
 def command_of(process: psutil.Process) -> list[str]:

@@ -32,8 +32,10 @@ from socketpool.doctor.facts import (
 from socketpool.errors import ConfigError, SocketpoolError
 from socketpool.supervision import conf
 from socketpool.supervision.launch import fill
+from socketpool.supervision.listeners import owners, program
 from socketpool.supervision.processes import strays
 from socketpool.supervision.rpc import Supervisor
+from socketpool.system.sockettable import listening_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,16 +126,11 @@ def _reserved_ports() -> tuple[range, ...]:
 
 
 def _listeners(members: set[int]) -> Iterator[Listener]:
-    for connection in psutil.net_connections("tcp"):
-        if connection.status != psutil.CONN_LISTEN or not connection.laddr:
-            continue
-        pid = connection.pid or 0
-        try:
-            program = psutil.Process(pid).name() if pid else ""
-        except psutil.Error:
-            program = ""
-        host, port = connection.laddr
-        yield Listener(host, port, pid, program, ours=pid in members)
+    rows = list(listening_sockets())
+    pids = owners(row.inode for row in rows)
+    for row in rows:
+        pid = pids.get(row.inode, 0)
+        yield Listener(row.host, row.port, pid, program(pid) if pid else "", ours=pid in members)
 
 
 def _own_descriptors() -> Descriptors:

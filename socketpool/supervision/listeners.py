@@ -1,7 +1,7 @@
-"""Who listens on which port, from the kernel's tables, read once for all instances.
+"""Which process listens on which port, from the kernel's tables, read once for all instances.
 
-Linux's procfs alone (proc(5), ``/proc/net/tcp``): asking for each instance on its own costs a
-millisecond and more, which a pool of hundreds can't afford several times a second.
+Asking for each instance on its own costs a millisecond and more, which a pool of hundreds can't
+afford several times a second.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ from __future__ import annotations
 import errno
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from socketpool.system.sockettable import PROC, listening_sockets
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Set
+    from pathlib import Path
 
-PROC = Path("/proc")
-LISTENING = "0A"
-
-MOST_DESCENDANTS = 1000
+MAX_DESCENDANTS = 1000
 
 _NOT_SHOWN = (FileNotFoundError, ProcessLookupError, PermissionError)
 """The process has ended, or is another account's.  Any other error, such as that we are out of
@@ -45,19 +44,8 @@ class Listeners:
 
     def __init__(self) -> None:
         self._inodes: dict[int, set[str]] = {}
-        for table in ("net/tcp", "net/tcp6"):
-            with suppress(FileNotFoundError):  # a kernel without IPv6
-                self._read(PROC / table)
-
-    def _read(self, table: Path) -> None:
-        with table.open(encoding="ascii") as lines:
-            next(lines)  # the names of the columns
-            for line in lines:
-                fields = line.split()
-                if fields[3] != LISTENING:
-                    return  # the kernel tells those that listen first; the others may be thousands
-                port = int(fields[1].rpartition(":")[2], 16)
-                self._inodes.setdefault(port, set()).add(f"socket:[{fields[9]}]")
+        for row in listening_sockets():
+            self._inodes.setdefault(row.port, set()).add(_link(row.inode))
 
     def ports(self) -> set[int]:
         """The ports on which anybody listens, at whatever address."""
@@ -80,14 +68,29 @@ class Listeners:
 
     def foreign(self, ports: Iterable[int]) -> list[Foreign]:
         """Who listens on these ports, as far as it can be seen; looks at every process."""
-        wanted = {inode: port for port in ports for inode in self._inodes.get(port, ())}
+        wanted = {link: port for port in ports for link in self._inodes.get(port, ())}
         found = {port: Foreign(port) for port in wanted.values()}
-        if wanted:
-            for pid in _all_processes():
-                for inode in wanted.keys() & _sockets(pid):
-                    port = wanted[inode]
-                    found[port] = Foreign(port, pid, _program(pid))
+        for link, pid in _holders(wanted.keys()):
+            found[wanted[link]] = Foreign(wanted[link], pid, program(pid))
         return [found[port] for port in sorted(found)]
+
+
+def owners(inodes: Iterable[int]) -> dict[int, int]:
+    """The process id of one process that has the socket, by the socket's inode.
+
+    Sockets of processes that this account may not examine are missing.  Raises OSError when the
+    kernel can't be asked now.
+    """
+    links = {_link(inode): inode for inode in inodes}
+    return {links[link]: pid for link, pid in _holders(links.keys())}
+
+
+def program(pid: int) -> str:
+    """The name of the process's program; empty when it has ended."""
+    try:
+        return (PROC / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def is_stopped(pid: int) -> bool:
@@ -104,7 +107,7 @@ def is_stopped(pid: int) -> bool:
 
 def _family(pid: int) -> Iterator[int]:
     waiting, seen = [pid], 0
-    while waiting and seen < MOST_DESCENDANTS:
+    while waiting and seen < MAX_DESCENDANTS:
         process = waiting.pop()
         seen += 1
         yield process
@@ -140,12 +143,18 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
+def _link(inode: int) -> str:
+    """What a descriptor of the socket links to in ``/proc/PID/fd``."""
+    return f"socket:[{inode}]"
+
+
+def _holders(links: Set[str]) -> Iterator[tuple[str, int]]:
+    """Each process that has one of the sockets, with the link's name; examines every process."""
+    if links:
+        for pid in _all_processes():
+            for link in links & _sockets(pid):
+                yield link, pid
+
+
 def _all_processes() -> list[int]:
     return [int(path.name) for path in PROC.iterdir() if path.name.isdigit()]
-
-
-def _program(pid: int) -> str:
-    try:
-        return (PROC / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""

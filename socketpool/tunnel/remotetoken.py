@@ -17,6 +17,7 @@ from paramiko.ssh_exception import SSHException
 from socketpool.config.fields import EVERYWHERE, Address
 from socketpool.config.statedir import SETTINGS, TOKEN
 from socketpool.rsi.tokens import parse_secret
+from socketpool.system.sockettable import PROC, TABLES, parse_listening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,6 @@ DEFAULT_STATE_DIR = ".local/state/socketpool"
 
 SFTP_SECONDS = 15.0
 MAX_BYTES = 4 << 20
-LISTENING = "0A"  # as /proc/net/tcp calls it
 
 
 def find_remote_token(link: Link, host: str, port: int, state_dir: str | None) -> str | None:
@@ -74,12 +74,15 @@ def _find(sftp: paramiko.SFTPClient, host: str, port: int, root: str) -> str | N
 
 def _listens(sftp: paramiko.SFTPClient, port: int, owner: int) -> bool:
     """Whether all who listen on a port are the owner's processes."""
-    owners = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in _read(sftp, table).splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
-                owners.add(int(fields[7]))
+    try:
+        owners = {
+            row.uid
+            for table in TABLES
+            for row in parse_listening(_read(sftp, str(PROC / table)).splitlines())
+            if row.port == port
+        }
+    except ValueError:
+        return False  # that host is no Linux
     return owners == {owner}
 
 
