@@ -78,9 +78,10 @@ ensure_peers() {
 
 # Tests of the tunnel talk to real servers; Ansible comes by ssh too.
 ensure_sshd() {
-    command -v sshd >/dev/null || [ -x /usr/sbin/sshd ] && command -v ssh-keygen >/dev/null && return
-    if ! install_packages openssh-server openssh-client; then
-        echo "could not install it; as root: apt-get install openssh-server openssh-client, then run $0 again" >&2
+    { command -v sshd || [ -x /usr/sbin/sshd ]; } >/dev/null && command -v ssh-keygen >/dev/null &&
+        { command -v dropbear || [ -x /usr/sbin/dropbear ]; } >/dev/null && return
+    if ! install_packages openssh-server openssh-client dropbear-bin; then
+        echo "could not install them; as root: apt-get install openssh-server openssh-client dropbear-bin, then run $0 again" >&2
         return 2
     fi
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+DROPBEAR_PROGRAM = shutil.which("dropbear") or "/usr/sbin/dropbear"
 HOST = "127.0.0.1"
 
 CONFIG = """\
@@ -51,6 +53,16 @@ Host {alias}
   GlobalKnownHostsFile none
 {options}
 """
+
+
+CIPHERS = {
+    "aes-gcm": "",
+    "aes-ctr with etm": "Ciphers aes256-ctr\nMACs hmac-sha2-256-etm@openssh.com",
+    "aes-ctr with mac": "Ciphers aes256-ctr\nMACs hmac-sha2-256",
+}
+"""Options of sshd for each family of ciphers; their packets are read in different ways."""
+DROPBEAR = "dropbear"
+FAMILIES = (*CIPHERS, DROPBEAR)
 
 
 def keygen(path: Path, *, kind: str = "ed25519", passphrase: str = "") -> Path:
@@ -111,15 +123,20 @@ class Sshd:
         }
         self.client_config.write_text(CLIENT.format(**values))
 
-    def start(self) -> Self:
+    def command(self) -> list[str | Path]:
+        """What runs it; writes its configuration."""
         config = self.folder / "sshd_config"
         values = {"host": self.host, "port": self.port, "folder": self.folder}
         config.write_text(CONFIG.format(**values, options=self.options))
+        return [SSHD, "-D", "-e", "-f", config]
+
+    def start(self) -> Self:
+        command = self.command()
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.prefix, SSHD, "-D", "-e", "-f", config],
+                [*self.prefix, *command],
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 stdout=log,
@@ -160,6 +177,32 @@ class Sshd:
         self.process = None
 
 
+@dataclass
+class Dropbear(Sshd):
+    """The other SSH server that people meet; it knows no AES-GCM and has no configuration file.
+
+    It reads the authorized_keys of the account's home alone, so in its own mount namespace another
+    folder stands there.
+    """
+
+    def command(self) -> list[str | Path]:
+        """See `Sshd`."""
+        home = self.folder / "home"
+        (home / ".ssh").mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copy(self.folder / "authorized_keys", home / ".ssh")
+        key = self.folder / "host_dropbear"
+        convert = ["dropbearconvert", "openssh", "dropbear", self.folder / "host_ed25519", key]
+        subprocess.run(convert, check=True, capture_output=True)
+        account = pwd.getpwuid(os.geteuid()).pw_dir
+        as_user = [] if os.geteuid() == 0 else ["--map-current-user", "--keep-caps"]
+        server = [DROPBEAR_PROGRAM, "-F", "-E", "-s", "-p", f"{self.host}:{self.port}", "-r", key]
+        return [
+            *("unshare", "--mount", *as_user, "sh", "-c"),
+            *('mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh", home, account, *server),
+            *("-P", self.folder / "pid"),
+        ]
+
+
 class SshdMaker:
     """Makes servers, and ends all of them when its ``with`` block does."""
 
@@ -181,11 +224,16 @@ class SshdMaker:
         self._stack.close()
 
     def make(
-        self, alias: str = "there", options: str = "", client_options: str = "", **fields: object
+        self,
+        alias: str = "there",
+        options: str = "",
+        client_options: str = "",
+        kind: type[Sshd] = Sshd,
+        **fields: object,
     ) -> Sshd:
         """One that is ready to be started."""
         port = next(self._ports)
-        server = Sshd(
+        server = kind(
             self._folder / alias,
             port,
             alias,
@@ -200,3 +248,10 @@ class SshdMaker:
     def start(self, alias: str = "there", options: str = "", client_options: str = "") -> Sshd:
         """One that runs."""
         return self.make(alias, options, client_options).start()
+
+    def start_family(self, family: str, options: str = "", client_options: str = "") -> Sshd:
+        """One that runs, of one of the FAMILIES; Dropbear has no options."""
+        if family == DROPBEAR:
+            return self.make(DROPBEAR, "", client_options, kind=Dropbear).start()
+        options = f"{CIPHERS[family]}\n{options}"
+        return self.start(family.replace(" ", "-"), options, client_options)

@@ -104,6 +104,15 @@ class Packets(Packetizer):
             if self.need_rekey():
                 raise NeedRekeyException
 
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:  # noqa: FBT001, FBT002
+        """Exactly ``n`` bytes for paramiko, which reads packets of every cipher but AES-GCM.
+
+        Readers are woken before this waits for the host: its next packet may come much later.
+        """
+        if self._fed and self._wire.ahead < n:
+            self._wake()
+        return super().read_all(n, check_rekey)
+
     def _carry(self, kind: int, content: Buffer) -> bool:
         """Keep the data of a channel; whether it was that."""
         if kind not in {CHANNEL_DATA, CHANNEL_OPENED, CHANNEL_CLOSE}:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pools import PoolMaker, shipped
-from sshd import SshdMaker
+from sshd import FAMILIES, SshdMaker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pools import RunningPool
+    from sshd import Sshd
 
 
 @pytest.fixture
@@ -19,6 +20,16 @@ def new_sshd() -> Iterator[SshdMaker]:
     """Makes servers for one test; all end with it."""
     with SshdMaker() as maker:
         yield maker
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def any_server(request: pytest.FixtureRequest) -> Iterator[Sshd]:
+    """A server of each family of ciphers, for tests that move data or wait for answers.
+
+    Signs of life are so rare that only the data itself can wake who waits for it.
+    """
+    with SshdMaker() as maker:
+        yield maker.start_family(request.param, client_options="ServerAliveInterval 300")
 
 
 @pytest.fixture(scope="session")

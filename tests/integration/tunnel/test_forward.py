@@ -68,11 +68,11 @@ def connect(port: int) -> socket.socket:
     return socket.create_connection((HOST, port), timeout=60)
 
 
-def test_a_large_file_arrives_whole_both_ways(server: Sshd, forward: Forward) -> None:
+def test_a_large_file_arrives_whole_both_ways(any_server: Sshd, forward: Forward) -> None:
     size = 48 << 20
     send, digest = send_noise(size)
     block = os.urandom(1 << 20)
-    with tunnel_through(server) as tunnel:
+    with tunnel_through(any_server) as tunnel:
         with serving(send) as port, connect(forward(tunnel, port)) as near:
             assert digest_of(near) == digest
         with serving(answer_at_the_end) as port, connect(forward(tunnel, port)) as near:
@@ -82,14 +82,14 @@ def test_a_large_file_arrives_whole_both_ways(server: Sshd, forward: Forward) ->
             assert take_all(near).decode() == hashlib.sha256(block * (size >> 20)).hexdigest()
 
 
-def test_each_side_may_end_first(server: Sshd, forward: Forward) -> None:
+def test_each_side_may_end_first(any_server: Sshd, forward: Forward) -> None:
     def speak_first(connection: socket.socket) -> None:
         connection.sendall(b"done")
         connection.shutdown(socket.SHUT_WR)
         heard.append(take_all(connection))
 
     heard: list[bytes] = []
-    with tunnel_through(server) as tunnel, serving(speak_first) as port:
+    with tunnel_through(any_server) as tunnel, serving(speak_first) as port:
         with connect(forward(tunnel, port)) as near:
             assert take_all(near) == b"done"
             near.sendall(b"and what we say afterwards")

@@ -58,10 +58,10 @@ def members(archive: Path) -> dict[str, bytes]:
 
 
 def test_an_archive_is_processed_through_ssh(
-    new_sshd: SshdMaker, trio: RunningPool, tmp_path: Path
+    any_server: Sshd, trio: RunningPool, tmp_path: Path
 ) -> None:
     archive = Path(shutil.copy(DATA, tmp_path))
-    result = client(new_sshd.start(), trio, archive, "--token-file", trio.state / "token")
+    result = client(any_server, trio, archive, "--token-file", trio.state / "token")
     assert result.returncode == 0, result.stderr
     assert "changed: 22 members" in result.stdout
     before, after = members(DATA), members(archive)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+from sshd import CIPHERS
 from tunnels import (
     HOST,
     answer_at_the_end,
@@ -34,17 +35,9 @@ if TYPE_CHECKING:
 SIZE = 64 << 20
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Sshd]:
-    from sshd import SshdMaker
-
-    with SshdMaker() as maker:
-        yield maker.start()
-
-
 @pytest.fixture
-def tunnel(server: Sshd) -> Iterator[Tunnel]:
-    with tunnel_through(server) as made:
+def tunnel(any_server: Sshd) -> Iterator[Tunnel]:
+    with tunnel_through(any_server) as made:
         yield made
 
 
@@ -58,6 +51,21 @@ def test_a_large_file_arrives_whole_both_ways(tunnel: Tunnel) -> None:
     send, digest = send_noise(SIZE)
     with serving(send) as port, tunnel.dial(HOST, port) as stream:
         assert digest_of(stream) == digest
+
+
+def test_answers_come_while_the_host_has_nothing_else_to_say(tunnel: Tunnel) -> None:
+    answers: list[bytes] = []
+
+    def converse() -> None:
+        for _ in range(20):
+            stream.sendall(b"ping")
+            answers.append(stream.recv(4))
+
+    with serving(echo) as port, tunnel.dial(HOST, port) as stream:
+        thread = threading.Thread(target=converse)
+        thread.start()
+        thread.join(20)
+        assert answers == [b"ping"] * 20
 
 
 def test_what_follows_the_end_of_our_side_still_arrives(tunnel: Tunnel) -> None:
@@ -180,9 +188,10 @@ def test_refusals_at_once_are_each_told_their_own_reason(new_sshd: SshdMaker) ->
     assert found == [ForwardProhibited, TargetRefused] * 32
 
 
-def test_new_keys_are_agreed_on_under_load(new_sshd: SshdMaker) -> None:
+@pytest.mark.parametrize("family", CIPHERS)
+def test_new_keys_are_agreed_on_under_load(new_sshd: SshdMaker, family: str) -> None:
     """sshd asks for them after each megabyte, while streams come and go."""
-    server = new_sshd.start("there", "RekeyLimit 1M")
+    server = new_sshd.start_family(family, "RekeyLimit 1M")
     send, digest = send_noise(16 << 20)
     stop = threading.Event()
     opened = []

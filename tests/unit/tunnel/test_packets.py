@@ -124,6 +124,37 @@ def test_data_goes_to_its_channel_and_the_rest_to_paramiko(host: Host, encrypted
     assert (kind, message.asbytes(), message.seqno) == (EOF, number(3), 4)
 
 
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_a_reader_is_woken_with_its_data_and_not_by_the_next_packet(
+    host: Host, encrypted: bool
+) -> None:
+    if encrypted:
+        host.encrypt()
+    host.say(host.packet(OPENED, number(3, 0, 0, 0)))
+    host.packets.read_message()
+    pipe = attach(host, Channel(3))
+
+    def read_on() -> None:
+        with suppress(EOFError):
+            host.packets.read_message()
+
+    answers: list[bytes] = []
+    threads = [
+        threading.Thread(target=read_on),
+        threading.Thread(target=lambda: answers.append(bytes(pipe.read(100)))),
+    ]
+    for thread in threads:
+        thread.start()
+    host.say(host.packet(DATA, data(3, b"the answer")))
+    threads[1].join(10)
+    heard = list(answers)
+    pipe.close()
+    host.close()
+    for thread in threads:
+        thread.join()
+    assert heard == [b"the answer"]
+
+
 def test_what_came_before_a_channel_was_attached_is_kept_even_if_it_has_closed(host: Host) -> None:
     host.encrypt()
     for channel in (1, 2):
