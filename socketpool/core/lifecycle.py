@@ -124,7 +124,8 @@ MOVING = frozenset(
 class LeaseState(StrEnum):
     """Where a lease is."""
 
-    ACTIVE = "active"
+    PENDING = "pending"  # granted in memory; not yet durable, so that no client was told of it
+    ACTIVE = "active"  # in the store, admitted by the fence, and its client was told
     RELEASED = "released"
     EXPIRED = "expired"
 
@@ -132,6 +133,7 @@ class LeaseState(StrEnum):
 class LeaseEvent(StrEnum):
     """What can happen to a lease."""
 
+    STORE = "store"  # the store has it on disk
     RENEW = "renew"
     RELEASE = "release"
     EXPIRE = "expire"
@@ -139,6 +141,8 @@ class LeaseEvent(StrEnum):
 
 LEASE = Machine[LeaseState, LeaseEvent](
     {
+        (LeaseState.PENDING, LeaseEvent.STORE): LeaseState.ACTIVE,
+        (LeaseState.PENDING, LeaseEvent.RELEASE): LeaseState.RELEASED,
         (LeaseState.ACTIVE, LeaseEvent.RENEW): LeaseState.ACTIVE,
         (LeaseState.ACTIVE, LeaseEvent.RELEASE): LeaseState.RELEASED,
         (LeaseState.ACTIVE, LeaseEvent.EXPIRE): LeaseState.EXPIRED,

@@ -18,6 +18,7 @@ from socketpool.core.lifecycle import (
     InstanceEvent,
     InstanceState,
     LeaseEvent,
+    LeaseState,
 )
 from socketpool.core.ports import PortRange, free_runs
 from socketpool.core.records import Grant, Instance, Lease, ServicePlan
@@ -258,7 +259,7 @@ class Pool:
     def grant(
         self, names: Sequence[str], *, ttl: float, key: str, now: float, client: str = OPERATOR
     ) -> Lease:
-        """Lease one idle instance of each named service, all or nothing.
+        """Lease one idle instance of each named service, all or nothing; the lease is pending.
 
         The same ``key`` of the same client returns the lease that it already got.  Raises
         :class:`UnknownService` or :class:`Exhausted`, and then nothing has changed.
@@ -287,9 +288,17 @@ class Pool:
             until=now + self.max_age,
             key=key,
             client=client,
+            state=LeaseState.PENDING,
         )
         self._remember(lease)
         return lease
+
+    def activate(self, lease_id: str, created: float) -> Lease:
+        """The store has a pending lease, granted at this wall-clock second; raises KeyError."""
+        lease = self.leases[lease_id]
+        state = LEASE.after(lease.state, LeaseEvent.STORE)
+        active = self.leases[lease_id] = lease._replace(state=state, created=created)
+        return active
 
     def find(self, client: str, key: str) -> Lease | None:
         """The live lease that a client's request key got."""
@@ -327,8 +336,12 @@ class Pool:
         return ended
 
     def expired(self, now: float) -> list[Lease]:
-        """Leases whose time is over."""
-        return [lease for lease in self.leases.values() if lease.expires <= now]
+        """Active leases whose time is over; a pending one expires once it is active."""
+        return [
+            lease
+            for lease in self.leases.values()
+            if lease.expires <= now and lease.state is LeaseState.ACTIVE
+        ]
 
     def _remember(self, lease: Lease) -> None:
         self.leases[lease.id] = lease

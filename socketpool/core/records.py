@@ -71,7 +71,8 @@ class Lease(NamedTuple):
 
     ``expires`` and ``until`` are monotonic seconds: the end of the present time to live, and the
     maximum age that no renewal passes.  ``generation`` grows with every grant of the pool and
-    fences off holders of earlier ones.
+    fences off holders of earlier ones.  ``created`` is the wall-clock second since the epoch at
+    which it was granted, for display.
     """
 
     id: str
@@ -83,3 +84,4 @@ class Lease(NamedTuple):
     key: str = ""
     client: str = OPERATOR
     state: LeaseState = LeaseState.ACTIVE
+    created: float = 0.0

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from socketpool.core.clients import OPERATOR
-from socketpool.core.lifecycle import LeaseEvent
+from socketpool.core.lifecycle import LeaseEvent, LeaseState
 from socketpool.core.pool import Exhausted, UnknownService
 from socketpool.core.records import Lease
 from socketpool.errors import NoCapacity, SocketpoolError, UsageError
@@ -86,8 +86,6 @@ class LeaseKeeper:
         self._wanted = wanted
         self._refusal = refusal
         self._returning = returning
-        # Lease -> wall-clock second, for display.  Who is not in here was told to nobody yet.
-        self._created: dict[str, float] = {}
         self._pending: dict[tuple[str, str], Pending] = {}  # by client and request key
 
     def restore(self, records: list[LeaseRecord], now: float) -> None:
@@ -104,9 +102,9 @@ class LeaseKeeper:
                 until=until,
                 key=record.key,
                 client=record.client,
+                created=record.created,
             )
             self._pool.restore(lease)
-            self._created[record.id] = record.created
             self.stories.restored(lease, record.created)
         self._fence.bar_all_but(grant.port for record in records for grant in record.grants)
 
@@ -166,24 +164,28 @@ class LeaseKeeper:
 
         Raises :class:`NoSuchLease` when it has ended.
         """
-        try:
-            return self._created[lease.id]
-        except KeyError:
-            raise _no_such_lease() from None
+        return self.get(lease.id).created
 
     def live(self, client: str = OPERATOR) -> list[Lease]:
         """All live leases of the client; for the operator, everybody's."""
         return [
             lease
             for lease in self._pool.leases.values()
-            if lease.id in self._created and client in {OPERATOR, lease.client}
+            if lease.state is LeaseState.ACTIVE and client in {OPERATOR, lease.client}
         ]
 
     def get(self, lease_id: str, client: str = OPERATOR) -> Lease:
         """A live lease of the client; raises :class:`NoSuchLease`."""
         lease = self._pool.leases.get(lease_id)
-        if lease is None or lease_id not in self._created or client not in {OPERATOR, lease.client}:
-            raise _no_such_lease()
+        if (
+            lease is None
+            or lease.state is not LeaseState.ACTIVE
+            or client not in {OPERATOR, lease.client}
+        ):
+            raise NoSuchLease(
+                "no such lease: it was released, ran out, or never was",
+                hint="socketpool leases lists those that live",
+            )
         return lease
 
     def renew(self, lease_id: str, client: str = OPERATOR) -> Lease:
@@ -199,8 +201,7 @@ class LeaseKeeper:
     def expire(self) -> None:
         """Reclaim what was not renewed in time."""
         for lease in self._pool.expired(self._loop.time()):
-            if lease.id in self._created:
-                self._end(lease, LeaseEvent.EXPIRE)
+            self._end(lease, LeaseEvent.EXPIRE)
 
     def serve_waiting(self) -> None:
         """Instances became idle or failed: grant to those who wait, or send them away."""
@@ -326,7 +327,7 @@ class LeaseKeeper:
             self._refuse_all(pending, error)
             return
         self._fence.admit((grant.port for grant in lease.grants), lease.generation)
-        self._created[lease.id] = created
+        lease = pending.lease = self._pool.activate(lease.id, created)
         self.stories.granted(pending.story, lease)
         self._wanted()
         told = {
@@ -391,19 +392,12 @@ class LeaseKeeper:
             log.warning("workspace kept", extra={"lease": lease.id, "error": error.strerror})
         self._returning(lease)
         self._pool.end(lease.id, event, self._loop.time())
-        if self._created.pop(lease.id, None) is not None:
+        if lease.state is LeaseState.ACTIVE:
             self.stories.ended(lease.id, event)
             log_event(log, "lease ended", {"lease": lease.id, "how": event})
         self.queue.serve()
         self._wanted()
         self._journal.write_later(Forget(lease.id), partial(_log_failure, lease.id))
-
-
-def _no_such_lease() -> NoSuchLease:
-    return NoSuchLease(
-        "no such lease: it was released, ran out, or never was",
-        hint="socketpool leases lists those that live",
-    )
 
 
 def _check_same(services: tuple[str, ...], ask: Ask) -> None:

@@ -46,7 +46,10 @@ failed+ready=idle failed+lost=failed failed+spawned=starting failed+drained=stop
 stopping+lost=stopping stopping+stopped=stopped stopping+resumed=recycling
 stopped+spawned=starting stopped+resumed=registered stopped+removed=removed
 """
-LEASE_TABLE = "active+renew=active active+release=released active+expire=expired"
+LEASE_TABLE = """\
+pending+store=active pending+release=released
+active+renew=active active+release=released active+expire=expired
+"""
 TUNNEL_TABLE = """\
 new+connected=up new+close=closed up+lost=reconnecting up+broke=failed up+close=closed
 reconnecting+connected=up reconnecting+rejected=refused reconnecting+broke=failed
@@ -72,7 +75,7 @@ def test_a_step_is_in_the_table_or_raises(machine: Any, state: Any, event: Any) 
 
 
 @pytest.mark.parametrize(
-    ("machine", "start"), [(INSTANCE, "registered"), (LEASE, "active"), (TUNNEL, "new")]
+    ("machine", "start"), [(INSTANCE, "registered"), (LEASE, "pending"), (TUNNEL, "new")]
 )
 def test_every_state_can_be_reached(machine: Machine[Any, Any], start: str) -> None:
     reached = {start}
@@ -105,6 +108,8 @@ def test_what_is_not_held_and_not_gone_can_be_drained() -> None:
 def test_the_diagram_shows_every_transition() -> None:
     assert mermaid(LEASE) == (
         "stateDiagram-v2\n"
+        "    pending --> active: store\n"
+        "    pending --> released: release\n"
         "    active --> active: renew\n"
         "    active --> released: release\n"
         "    active --> expired: expire\n"

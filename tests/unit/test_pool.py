@@ -14,9 +14,11 @@ from socketpool.core.lifecycle import (
     HELD,
     INSTANCE,
     MOVING,
+    IllegalTransition,
     InstanceEvent,
     InstanceState,
     LeaseEvent,
+    LeaseState,
 )
 from socketpool.core.pool import (
     EXITS_BEFORE_FAILED,
@@ -53,6 +55,11 @@ def pool_with(**idle: int) -> Pool:
         for port in itertools.islice(ports, count):
             pool.add(Instance(service, port, service, InstanceState.IDLE))
     return pool
+
+
+def grant(pool: Pool, *names: str, ttl: float, key: str = "", now: float) -> Lease:
+    """A lease that its client was told of."""
+    return pool.activate(pool.grant(names, ttl=ttl, key=key, now=now).id, 0.0)
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -137,6 +144,8 @@ class PoolMachine(RuleBasedStateMachine):
             assert lease is known
             assert (self.pool.instances, self.pool.leases, self.pool.generation) == before
             return
+        assert lease.state is LeaseState.PENDING
+        lease = self.pool.activate(lease.id, 0.0)
         assert [grant.service for grant in lease.grants] == names
         assert (lease.client, lease.key) == (client, key)
         assert self.now < lease.expires <= lease.until == self.now + MAX_AGE
@@ -269,13 +278,13 @@ def test_a_time_to_live_beyond_the_maximum_age_ends_with_it() -> None:
 
 def test_no_renewal_passes_the_maximum_age() -> None:
     pool = pool_with(up=1)
-    lease = pool.grant(["up"], ttl=60, key="", now=0)
+    lease = grant(pool, "up", ttl=60, now=0)
     assert pool.renew(lease.id, 90).expires == MAX_AGE
 
 
 def test_after_a_key_s_lease_ended_the_key_gets_a_new_one() -> None:
     pool = pool_with(up=1)
-    first = pool.grant(["up"], ttl=1, key="k", now=0)
+    first = grant(pool, "up", ttl=1, key="k", now=0)
     pool.end(first.id, LeaseEvent.EXPIRE, 1)
     assert pool.grant(["up"], ttl=1, key="k", now=2).id != first.id
 
@@ -301,7 +310,7 @@ def test_a_restored_lease_counts_and_later_generations_are_higher() -> None:
     grants = (Grant("down", 2005, "down:2005"),)
     pool.restore(Lease("old", 7, grants, ttl=5, expires=5, until=50, key="k"))
     assert pool.grant(["down"], ttl=1, key="k", now=0).id == "old"
-    assert pool.grant(["up"], ttl=1, key="", now=0).generation == 8
+    assert grant(pool, "up", ttl=1, now=0).generation == 8
     assert [lease.id for lease in pool.expired(5.0)] == ["old", "1"]
 
 
@@ -405,7 +414,7 @@ def test_a_port_that_was_given_up_rests_but_not_for_the_service_that_had_it() ->
 
 def test_a_leased_instance_that_is_drained_serves_to_the_end_and_stops() -> None:
     pool = pool_with(up=1)
-    lease = pool.grant(["up"], ttl=1, key="", now=0)
+    lease = grant(pool, "up", ttl=1, now=0)
     assert pool.apply(2000, InstanceEvent.DRAINED, 0).state is InstanceState.DRAINING
     assert pool.renew(lease.id, 0.5)
     pool.end(lease.id, LeaseEvent.RELEASE, 1)
@@ -451,3 +460,15 @@ def test_the_pool_is_settled_when_nothing_is_on_its_way() -> None:
     assert pool.settled()
     pool.end(lease.id, LeaseEvent.RELEASE, 1)
     assert not pool.settled()
+
+
+def test_a_pending_lease_is_neither_renewed_nor_expired_and_can_be_given_back() -> None:
+    """Its client was not told of it yet."""
+    pool = pool_with(up=1)
+    lease = pool.grant(["up"], ttl=1, key="", now=0)
+    assert lease.state is LeaseState.PENDING
+    assert pool.expired(5) == []
+    with pytest.raises(IllegalTransition):
+        pool.renew(lease.id, 0.5)
+    assert pool.end(lease.id, LeaseEvent.RELEASE, 1).state is LeaseState.RELEASED
+    assert pool.idle_count("up") == 1
