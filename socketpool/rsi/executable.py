@@ -2,7 +2,8 @@
 
 It works on files under their own names, in a directory of its own.  What it changed goes back;
 what it added or deleted is refused unless the service ignores it, since neither can be given back.
-Its output goes to the log with the lease's id, and its last lines to the client when it fails.
+Its output goes to the log with the lease's id and never to the client: a traceback shows source
+lines and may show a password.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from socketpool.archive.names import show
 from socketpool.errors import ServiceFailed
 from socketpool.rsi import tree
+from socketpool.rsi.crash import details_in_log, how_it_ended
 from socketpool.rsi.service import ServiceServer, SessionLimits, require_upload
 from socketpool.supervision.launch import die_with_parent, fill, wipe
 
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
     from socketpool.rsi.workspace import Workspace
 
 LAST_LINES = 20
+"""Lines of a failed program's output that the log repeats beside its exit code."""
+
 LINE_BYTES = 2000
 LOGGED_LINES = 5000
-"""More of a program's output is counted, not kept."""
+"""Lines of a program's output that the log takes; of the rest it has the last lines only."""
 
 SHOWN_NAMES = 5
 
@@ -93,7 +97,7 @@ class ExecutableVendor(ServiceServer):
         except OSError as error:
             log.error("can't run", extra={"program": argv[0], "error": error.strerror})
             raise ServiceFailed(
-                "the vendor's program can't be run", hint="its operator finds why in the log"
+                "the vendor's program can't be run", hint=details_in_log(self.workspace.root.name)
             ) from error
         try:
             self._follow(process)
@@ -102,11 +106,13 @@ class ExecutableVendor(ServiceServer):
             _kill_group(process.pid)
             process.wait()
         if process.returncode:
-            lines = "\n".join(self._last) or "(it printed nothing)"
-            how = f"exit code {process.returncode}"
-            if process.returncode < 0:
-                how = f"signal {-process.returncode}"
-            raise ServiceFailed(f"the vendor's program failed ({how}):\n{lines}")
+            how = how_it_ended(process.returncode)
+            lease = self.workspace.root.name
+            log.error(
+                "program failed",
+                extra={"lease": lease, "ended": how, "last_lines": list(self._last)},
+            )
+            raise ServiceFailed(f"the vendor's program failed ({how})", hint=details_in_log(lease))
 
     def _follow(self, process: subprocess.Popen[bytes]) -> None:
         """Log what it prints until it ends; the session's own limit ends it when it doesn't."""

@@ -25,6 +25,9 @@ _ERRORS: dict[str, type[SocketpoolError]] = {
     cls.code: cls for cls in (ArchiveError, NotAuthorised, ServiceFailed, TimedOut)
 }
 
+FOR_THE_CLIENT = (ArchiveError, NotAuthorised, ServiceFailed, TimedOut, ProtocolError)
+"""Errors whose message a service means for its client; others may name its files and settings."""
+
 
 def send_event(stream: Stream, event: str, **fields: Any) -> None:
     """One line from the service."""

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from socketpool.errors import NotAuthorised, ServiceFailed, SocketpoolError, TimedOut
 from socketpool.rsi import workspace as workspaces_of
+from socketpool.rsi.crash import details_in_log
 from socketpool.rsi.fence import Fence, Tenure
 from socketpool.rsi.frames import ConnectionCut
-from socketpool.rsi.session import read_greeting, send_error, send_event
+from socketpool.rsi.session import FOR_THE_CLIENT, read_greeting, send_error, send_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,7 +71,7 @@ def run_session(
         log.info("session done", extra={"lease": lease, "port": port})
     except ConnectionCut as error:
         log.warning("session cut", extra={"lease": lease, "port": port, "error": error.message})
-    except SocketpoolError as error:
+    except FOR_THE_CLIENT as error:
         log.warning("session refused", extra={"lease": lease, "port": port, "error": error.message})
         _tell(connection, error)
     except (Exception, SystemExit) as error:
@@ -83,8 +84,7 @@ def verdict(error: BaseException, tenure: Tenure, lease: str) -> SocketpoolError
     if not tenure.lasts():
         return NotAuthorised("the lease ended during the session", hint="take a new lease")
     return ServiceFailed(
-        f"the service failed unexpectedly ({type(error).__name__})",
-        hint=f"its operator finds the details in its log under lease {lease}",
+        f"the service failed unexpectedly ({type(error).__name__})", hint=details_in_log(lease)
     )
 
 

@@ -31,7 +31,7 @@ from socketpool.rsi.filesource import OpenFile
 from socketpool.rsi.frames import ConnectionCut
 from socketpool.rsi.runner import load_class
 from socketpool.rsi.service import SessionLimits
-from socketpool.rsi.session import read_greeting, send_error, send_event
+from socketpool.rsi.session import FOR_THE_CLIENT, read_greeting, send_error, send_event
 from socketpool.rsi.sessionprocess import verdict
 from socketpool.rsi.tokens import LeaseClaim, LeaseTokens, read_secret
 from socketpool.supervision.launch import fill
@@ -208,7 +208,7 @@ class _Run:
             send_event(connection, "done", detail=detail)
         except ConnectionCut as error:
             return error
-        except SocketpoolError as error:
+        except FOR_THE_CLIENT as error:
             _tell(connection, error)
             return error
         except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the client, and returned

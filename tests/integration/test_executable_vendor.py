@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,8 @@ PROGRAMS = {
     "adds": "echo new >added.txt",
     "deletes": "rm a.txt",
     "links": "rm a.txt; ln -s /etc/passwd a.txt",
-    "fails": "echo the reason is this >&2; exit 3",
+    "fails": "echo the reason is hunter2 >&2; exit 3",
+    "crashes": "echo the reason is hunter2; kill -SEGV $$",
     "tells": "echo told; env >a.txt",
     "lingers": "sleep 600 & echo $! >a.txt",
     "hangs": "sleep 600",
@@ -47,6 +49,16 @@ def program(script: str, **more: Any) -> dict[str, Any]:
     return {"description": "a program", "sdk": sdk, "client": "vendor"} | more
 
 
+TELLS_PATHS = """
+from socketpool.errors import ConfigError
+from socketpool.rsi import VendorServer
+
+class TellsPaths(VendorServer):
+    def transfer(self):
+        raise ConfigError("/srv/vendor/settings.yml: password: hunter2 is too short")
+"""
+
+
 @pytest.fixture(scope="module")
 def pool() -> Iterator[RunningPool]:
     from pools import PoolMaker
@@ -63,6 +75,12 @@ def pool() -> Iterator[RunningPool]:
         "sdk": {"file": "doubles.py", "class": "Doubles"},
         "client": "vendor",
         "code": DOUBLES,
+    }
+    services["paths"] = {
+        "description": "a class",
+        "sdk": {"file": "paths.py", "class": "TellsPaths"},
+        "client": "vendor",
+        "code": TELLS_PATHS,
     }
     services |= {"upload": shipped("upload"), "download": shipped("download")}
     with PoolMaker() as maker:
@@ -108,7 +126,8 @@ def test_what_the_program_changes_goes_back(pool: RunningPool, archive: Path) ->
         ("adds", "added what can't be given back: 'added.txt'"),
         ("deletes", "deleted what can't be given back: 'a.txt'"),
         ("links", "deleted what can't be given back: 'a.txt'"),
-        ("fails", "the reason is this"),
+        ("fails", "failed (exit code 3)"),
+        ("crashes", "failed (signal 11, SIGSEGV)"),
         ("missing", "can't be run"),
         ("writes", "failed"),
     ],
@@ -167,6 +186,21 @@ def test_its_output_is_in_the_log_under_the_lease(pool: RunningPool, archive: Pa
     logs = "".join(path.read_text() for path in (pool.state / "logs").glob("tells-*.log"))
     told = [json.loads(line) for line in logs.splitlines() if '"told"' in line]
     assert any(entry["lease"] in result.stdout for entry in told)
+
+
+@pytest.mark.parametrize("vendor", ["fails", "crashes", "paths"])
+def test_of_a_failure_the_client_sees_nothing_that_was_not_said_to_it(
+    pool: RunningPool, archive: Path, vendor: str
+) -> None:
+    result = run(pool, archive, vendor)
+    assert result.returncode == 7
+    assert "hunter2" not in result.stdout + result.stderr
+    lease = re.search(r"in its log under lease ([a-z0-9]+)", result.stderr)
+    assert lease is not None, result.stderr
+    logs = [path.read_text() for path in (pool.state / "logs").glob(f"{vendor}-*.log")]
+    entries = [json.loads(line) for log in logs for line in log.splitlines()]
+    details = [entry for entry in entries if entry.get("lease") == lease[1]]
+    assert "hunter2" in json.dumps(details)
 
 
 def test_a_program_that_takes_too_long_is_ended(pool: RunningPool, archive: Path) -> None:
