@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Self
 
 from socketpool.archive import records as r
 from socketpool.archive.closing import Closes
+from socketpool.archive.containers import recognise, recognise_prefix
 from socketpool.archive.ending import check_directory_end, damaged_directory, find_ending
 from socketpool.archive.errors import (
     DamagedArchive,
@@ -76,6 +77,7 @@ class Archive(Closes):
             self.stat = os.fstat(fd)
             self.size = self.stat.st_size
             _check_regular(self.stat)
+            _check_kind(recognise(fd, self.size))
             self.ending = find_ending(fd, self.size, limits)
             self._window = Window(fd)
             self.directory = read_exactly(fd, self.ending.directory, self.ending.directory_size)
@@ -83,6 +85,7 @@ class Archive(Closes):
             self.offsets = array("Q")
             self._sorted: array[int] | None = None
             self._check_extents(self._parse())
+            _check_kind(recognise_prefix(fd, min(self.offsets, default=0)))
         except BaseException:
             os.close(fd)
             raise
@@ -324,6 +327,15 @@ class Archive(Closes):
 def _check_regular(found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise NotAnArchive("The archive is not a regular file.")
+
+
+def _check_kind(found: str) -> None:
+    """Refuse what is a container of another kind; ``found`` names it, or is empty."""
+    if found:
+        raise NotAnArchive(
+            f"not a zip, it is {found}",
+            hint="the file was not touched; extract it and make a zip of what is in it",
+        )
 
 
 def _lying(name: bytes) -> LyingMember:
