@@ -18,7 +18,7 @@ from socketpool.cli.progress import JsonReporter, with_reporter
 from socketpool.cli.sshoptions import accept_new_option, ssh_config_option, ssh_option
 from socketpool.client.jobs import split_words
 from socketpool.client.roundtrip import Run, Wishes
-from socketpool.client.steps import NEEDS
+from socketpool.client.steps import KINDS
 from socketpool.errors import SocketpoolError, UsageError
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _find(word: str) -> Path | None:
 
 def _names_a_file(word: str) -> bool:
     """Without a pool that tells its services, the usual ones are no files."""
-    return word not in NEEDS and _exists(word)
+    return word not in KINDS and _exists(word)
 
 
 def _exists(word: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from typing import TYPE_CHECKING, Any
 
 from socketpool.archive.plan import make_plan
@@ -38,6 +39,8 @@ class Portion(TransferInterface):
     def __init__(self) -> None:
         self._stream: Connection | None = None
         self._deadline: Deadline | None = None
+        self.step_id = secrets.token_hex(16)
+        """The step's identity, the same over all connections: it is done once, however many."""
         self.detail: dict[str, Any] = {}
         """What the service says of its work at the end."""
         self.opened = False
@@ -62,7 +65,7 @@ class Portion(TransferInterface):
         """See `TransferInterface.connect`; raises PoolUnreachable or NotAuthorised."""
         self._stream = self._dial(self._leased.host, self._leased.port)
         self._stream.settimeout(GREETING_SECONDS)
-        session_seconds = greet(self._stream, self._token) + PATIENCE_SECONDS
+        session_seconds = greet(self._stream, self._token, self.step_id) + PATIENCE_SECONDS
         self._stream.settimeout(session_seconds)
         self._deadline = Deadline(self._stream, session_seconds)
         self.opened = True

@@ -7,6 +7,7 @@ left, so that nothing else is taken back.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import time
 from contextlib import contextmanager, suppress
@@ -24,7 +25,8 @@ from socketpool.client.reporter import Reporter
 from socketpool.client.summary import Summary
 from socketpool.client.trip import Wishes, merge_returned, note_plan, run_portion
 from socketpool.config.fields import Address
-from socketpool.errors import ArchiveError, UsageError
+from socketpool.errors import ArchiveError, NotAuthorised, ServiceFailed, UsageError
+from socketpool.rsi.session import STEP_ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,8 +81,15 @@ class SingleStep:
         return self._finish()
 
     def vendor(self) -> Summary:
-        """Have what was uploaded processed."""
-        self._run(VendorClient(), "vendor")
+        """Have what was uploaded processed; each call is a step of its own.
+
+        A step whose end is unknown, because the connection or the command was cut off, is noted
+        beside the file: the next call for the same instance of the same lease tries that step
+        again, and the vendor's work is not applied twice.
+        """
+        portion = VendorClient()
+        with _attempted(portion, self._path, f"{self._place} {self._token}"):
+            self._run(portion, "vendor")
         return self._finish()
 
     def download(self) -> Summary:
@@ -113,6 +122,37 @@ class SingleStep:
         self._summary.seconds = time.monotonic() - self._clock
         self._reporter.summary(self._summary)
         return self._summary
+
+
+def attempt_of(path: Path) -> Path:
+    """Where a vendor step of which the end is unknown is noted: beside the file."""
+    return path.absolute().with_name(f".{path.absolute().name}.step")
+
+
+@contextmanager
+def _attempted(portion: Portion, path: Path, place: str) -> Iterator[None]:
+    """Give the portion the identity of a noted step of the same place, and note it until it ends.
+
+    Where nothing can be written beside the file, each call is a step of its own.
+    """
+    note = attempt_of(path)
+    place = hashlib.sha256(place.encode()).hexdigest()
+    with suppress(OSError, ValueError):
+        noted_place, step = note.read_text(encoding="ascii").split()
+        if noted_place == place and STEP_ID.fullmatch(step):
+            portion.step_id = step
+    with suppress(OSError):
+        note.write_text(f"{place} {portion.step_id}\n", encoding="ascii")
+    try:
+        yield
+    except (ServiceFailed, ArchiveError, NotAuthorised):
+        note.unlink(missing_ok=True)  # the step failed, and left nothing
+        raise
+    except BaseException:
+        if not portion.opened:
+            note.unlink(missing_ok=True)
+        raise
+    note.unlink(missing_ok=True)
 
 
 @contextmanager

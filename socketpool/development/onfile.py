@@ -137,6 +137,7 @@ class _Processes(OnFile):
     def _before(self) -> None:
         self._check_room()
         self._bring_in(self.workspace.incoming)
+        self.workspace.forget_steps()  # each session processes the file as if just uploaded
 
     def _after(self) -> None:
         if self.workspace.outgoing is not None:
@@ -146,7 +147,7 @@ class _Processes(OnFile):
 class _Sends(OnFile):
     def _before(self) -> None:
         # Under the name of a step's archive, which is what the service looks for.
-        self._bring_in(self.workspace.root / f"step-0000-{self.workspace.port}.zip")
+        self._bring_in(self.workspace.root / "step-000000-file.zip")
 
 
 _KINDS: dict[str, type[OnFile]] = {"upload": _Stores, "vendor": _Processes, "download": _Sends}

@@ -60,20 +60,19 @@ class ExecutableVendor(ServiceServer):
         incoming = require_upload(self.workspace)
         wipe(self.workspace.members)
         planted = tree.plant(incoming, self.workspace.members, self.limits.archive_size)
-        if self.workspace.before_step is not None:
-            tree.overlay(
-                self.workspace.before_step, self.workspace.members, self.limits.archive_size
-            )
+        if self.workspace.outgoing is not None:
+            tree.overlay(self.workspace.outgoing, self.workspace.members, self.limits.archive_size)
         self.progress(0, len(planted))
         self._run()
         different = tree.compare(self.workspace.members, planted)
         self._refuse_unless_ignored("added", different.added)
         self._refuse_unless_ignored("deleted", different.deleted)
         with self.workspace.step() as step:
-            tree.pack(self.workspace.members, different.changed, planted, step)
+            tree.pack(self.workspace.members, different.changed, planted, step.archive)
+            step.outcome = {"members": len(planted), "changed": len(different.changed)}
         wipe(self.workspace.members)
         self.progress(len(planted), len(planted))
-        self._detail = {"members": len(planted), "changed": len(different.changed)}
+        self._detail = step.outcome
 
     def outcome(self) -> dict[str, Any]:
         """How many members there were and how many changed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from socketpool.errors import ServiceFailed
 from socketpool.rsi import blocks
 from socketpool.rsi.filesource import OpenFile
+from socketpool.rsi.frames import ConnectionCut, cut
 from socketpool.rsi.interfaces import SemaphoreInterface
 from socketpool.rsi.session import send_event
 from socketpool.rsi.transfer import TRANSFER_ID_BYTES
@@ -35,6 +37,28 @@ def require_upload(workspace: Workspace) -> Path:
     if not workspace.incoming.exists():
         raise ServiceFailed("nothing was uploaded in this lease", hint="run upload before vendor")
     return workspace.incoming
+
+
+def require_client(stream: Stream) -> None:
+    """Raise ConnectionCut when the client is known to have gone.
+
+    A client whose connection was cut comes again at once; what is left of the attempt before must
+    not do the work a second time when its turn comes.
+    """
+    if not isinstance(stream, socket.socket):
+        return
+    timeout = stream.gettimeout()
+    try:
+        stream.settimeout(0)
+        gone = not stream.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return
+    except OSError as error:
+        raise cut(error) from None
+    finally:
+        stream.settimeout(timeout)
+    if gone:
+        raise ConnectionCut("the client has gone")
 
 
 class ServiceServer(SemaphoreInterface, ABC):
@@ -65,10 +89,21 @@ class ServiceServer(SemaphoreInterface, ABC):
         """Do the session's work; runs between `lock` and `unlock`."""
 
     def run(self) -> dict[str, Any]:
-        """The whole session; returns what the client is told at its end."""
+        """The whole session; returns what the client is told at its end.
+
+        A step that an earlier attempt has finished is not done again: only what that told is told.
+        """
         with self.locked():
-            self.transfer()
+            require_client(self.stream)
+            finished = self.workspace.finished()
+            if finished is not None:
+                return finished
+            self.work()
         return self.outcome()
+
+    def work(self) -> None:
+        """What is done while the workspace is locked: `transfer` and what belongs to it."""
+        self.transfer()
 
     def outcome(self) -> dict[str, Any]:
         """Facts for the client's summary, as JSON can hold them."""

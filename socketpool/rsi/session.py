@@ -8,8 +8,9 @@ error.  Every line from the service is a JSON object with the key ``event``.
 from __future__ import annotations
 
 import json
+import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from socketpool.errors import ArchiveError, NotAuthorised, ServiceFailed, SocketpoolError, TimedOut
 from socketpool.rsi.blocks import read_line_block, send_line_block
@@ -21,12 +22,23 @@ if TYPE_CHECKING:
 
 LONGEST_SESSION = 30 * 86400.0
 
+STEP_ID = re.compile(r"[0-9a-f]{32}")
+"""The form of a step's identity."""
+
 _ERRORS: dict[str, type[SocketpoolError]] = {
     cls.code: cls for cls in (ArchiveError, NotAuthorised, ServiceFailed, TimedOut)
 }
 
 FOR_THE_CLIENT = (ArchiveError, NotAuthorised, ServiceFailed, TimedOut, ProtocolError)
 """Errors whose message a service means for its client; others may name its files and settings."""
+
+
+class Greeting(NamedTuple):
+    """What a client says first."""
+
+    token: str
+    step: str
+    """The identity of the step that the session is for; empty when the client names none."""
 
 
 def send_event(stream: Stream, event: str, **fields: Any) -> None:
@@ -43,24 +55,29 @@ def send_error(stream: Stream, error: SocketpoolError) -> None:
     )
 
 
-def greet(stream: Stream, token: str) -> float:
+def greet(stream: Stream, token: str, step: str = "") -> float:
     """Open a session as a client; returns the seconds that it may last at most.
 
-    Raises what the service answers.
+    ``step`` is the step's identity, 32 hexadecimal digits: a session that repeats a step after a
+    cut names the same one.  Raises what the service answers.
     """
-    send_line_block(stream, json.dumps({"token": token}))
+    greeting = {"token": token} | ({"step": step} if step else {})
+    send_line_block(stream, json.dumps(greeting))
     seconds = await_event(stream, "ready").get("session_time")
     if not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_SESSION:
         raise ProtocolError("the service does not say how long a session may last")
     return float(seconds)
 
 
-def read_greeting(stream: Stream) -> str:
-    """The token a client shows; raises :class:`ProtocolError`."""
-    token = _read_object(stream).get("token")
+def read_greeting(stream: Stream) -> Greeting:
+    """The token a client shows, and its step; raises :class:`ProtocolError`."""
+    greeting = _read_object(stream)
+    token, step = greeting.get("token"), greeting.get("step", "")
     if not isinstance(token, str):
         raise ProtocolError("the greeting shows no token")
-    return token
+    if not isinstance(step, str) or (step and STEP_ID.fullmatch(step) is None):
+        raise ProtocolError("the step's identity is not 32 hexadecimal digits")
+    return Greeting(token, step)
 
 
 def await_event(

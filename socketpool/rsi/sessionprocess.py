@@ -56,9 +56,10 @@ def run_session(
     try:
         with _time_limit(HANDSHAKE_SECONDS, "no valid token within the time allowed"):
             connection.settimeout(HANDSHAKE_SECONDS)
-            claim = tokens.verify(read_greeting(connection))
+            greeting = read_greeting(connection)
+            claim = tokens.verify(greeting.token)
             tenure = Tenure(fence, port, claim.generation)
-            workspace = workspaces_of.enter(workspaces, claim, tenure)
+            workspace = workspaces_of.enter(workspaces, claim, tenure, greeting.step)
             lease = claim.lease
             slots.take(HANDSHAKE_SECONDS)
             send_event(connection, "ready", session_time=limits.session_time)

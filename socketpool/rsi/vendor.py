@@ -28,21 +28,26 @@ class VendorServer(ServiceServer, VendorInterface):
 
     members: Mapping[str, Path]
 
-    def run(self) -> dict[str, Any]:
+    def work(self) -> None:
         """Unpack, `transfer`, pack what changed."""
-        with self.locked():
-            incoming = require_upload(self.workspace)
-            self._lines: list[str] = []
-            wipe(self.workspace.members)
-            unpacked = members.unpack(incoming, self.workspace.members, self.limits.archive_size)
-            if self.workspace.before_step is not None:
-                members.overlay(self.workspace.before_step, unpacked, self.limits.archive_size)
-            self.members = {name: member.path for name, member in unpacked.items()}
-            self.transfer()
-            with self.workspace.step() as step:
-                changed = members.pack_changed(unpacked, step)
-            wipe(self.workspace.members)
-        return {"members": len(unpacked), "changed": changed, "report": self._lines}
+        incoming = require_upload(self.workspace)
+        self._lines: list[str] = []
+        self._outcome: dict[str, Any] = {}
+        wipe(self.workspace.members)
+        unpacked = members.unpack(incoming, self.workspace.members, self.limits.archive_size)
+        if self.workspace.outgoing is not None:
+            members.overlay(self.workspace.outgoing, unpacked, self.limits.archive_size)
+        self.members = {name: member.path for name, member in unpacked.items()}
+        self.transfer()
+        with self.workspace.step() as step:
+            changed = members.pack_changed(unpacked, step.archive)
+            step.outcome = {"members": len(unpacked), "changed": changed, "report": self._lines}
+        wipe(self.workspace.members)
+        self._outcome = step.outcome
+
+    def outcome(self) -> dict[str, Any]:
+        """How many members there were, how many differ from the upload, and the report."""
+        return self._outcome
 
     def report(self, line: str) -> None:
         """Add a line to what the client's summary shows of this step; too many are left out."""

@@ -7,12 +7,13 @@ The first of them that is entered makes it; the pool server takes it away, by on
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from socketpool.errors import NotAuthorised, ServiceFailed, TimedOut
 from socketpool.rsi.interfaces import SemaphoreInterface
@@ -27,17 +28,28 @@ if TYPE_CHECKING:
 _LEASE_ID = re.compile(r"[a-z0-9]{1,64}")
 
 
+@dataclass(slots=True)
+class StepResult:
+    """What a vendor step leaves: its author writes the archive and says the outcome."""
+
+    archive: Path
+    outcome: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """The directory of one lease, as the service on one of its ports sees it.
+    """The directory of one lease, as one session on one of its ports sees it.
 
     Each vendor step leaves an archive of all members that differ from the upload by then, so the
-    last one is what goes back.  A step that is repeated starts from what it started from the first
-    time, and what came after it is forgotten.
+    last one is what goes back.  A step has an identity, which the client chooses: sessions of the
+    same identity are attempts at one step, which is done once, and every other identity is a step
+    of its own, also on the same instance.
     """
 
     root: Path
     port: int = field(default=0, compare=False)
+    step_id: str = field(default="", compare=False)
+    """Empty for a client that names no step: all of its sessions on a port are one step."""
 
     @property
     def incoming(self) -> Path:
@@ -49,36 +61,43 @@ class Workspace:
         """What the last vendor step left, if there was one."""
         return next(reversed(self._steps()), None)
 
-    @property
-    def before_step(self) -> Path | None:
-        """What the step before this service's own left, if there was one."""
-        steps = self._steps()
-        own = self._own(steps)
-        return steps[own - 1] if own > 0 else None
+    def finished(self) -> dict[str, Any] | None:
+        """The outcome of this session's step when an earlier attempt has finished it."""
+        for path in self._steps():
+            if path.stem.rpartition("-")[2] == self._identity:
+                outcome = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+                return dict(outcome)
+        return None
 
     @contextmanager
-    def step(self) -> Iterator[Path]:
-        """A path for this step's archive, which counts once the ``with`` block has ended well."""
-        steps = self._steps()
-        own = self._own(steps)
+    def step(self) -> Iterator[StepResult]:
+        """This step's result, which counts once the ``with`` block has ended well.
+
+        The steps that are finished by then stay as they are, and this one comes after them.
+        """
         part = self.root / "step.part"
         part.unlink(missing_ok=True)
-        yield part
-        part.replace(self.root / f"step-{own:04d}-{self.port}.zip")
-        for later in steps[own + 1 :]:
-            later.unlink()
+        result = StepResult(part)
+        yield result
+        steps = self._steps()
+        number = 1 + int(steps[-1].stem.split("-")[1]) if steps else 0
+        target = self.root / f"step-{number:06d}-{self._identity}.zip"
+        # The outcome first: the archive's name is what makes the step a finished one.
+        target.with_suffix(".json").write_text(json.dumps(result.outcome), encoding="utf-8")
+        part.replace(target)
 
     def forget_steps(self) -> None:
         """Something else was uploaded."""
         for path in self._steps():
             path.unlink()
+            path.with_suffix(".json").unlink(missing_ok=True)
 
     def _steps(self) -> list[Path]:
         return sorted(self.root.glob("step-*.zip"))
 
-    def _own(self, steps: list[Path]) -> int:
-        ports = [int(path.stem.rpartition("-")[2]) for path in steps]
-        return ports.index(self.port) if self.port in ports else len(steps)
+    @property
+    def _identity(self) -> str:
+        return self.step_id or str(self.port)
 
     @property
     def members(self) -> Path:
@@ -86,8 +105,11 @@ class Workspace:
         return self.root / "members"
 
 
-def enter(workspaces: Path, claim: LeaseClaim, tenure: Tenure) -> Workspace:
-    """The workspace of a live lease, made when its first service enters; raises NotAuthorised."""
+def enter(workspaces: Path, claim: LeaseClaim, tenure: Tenure, step: str = "") -> Workspace:
+    """The workspace of a live lease, made when its first service enters; raises NotAuthorised.
+
+    ``step`` is the identity of the session's step, as the greeting gave it.
+    """
     refused = NotAuthorised(
         "the lease has ended or is not for this service", hint="take a new lease"
     )
@@ -105,7 +127,7 @@ def enter(workspaces: Path, claim: LeaseClaim, tenure: Tenure) -> Workspace:
         with suppress(OSError):
             root.rmdir()
         raise refused
-    return Workspace(root, tenure.port)
+    return Workspace(root, tenure.port, step)
 
 
 def discard(workspaces: Path, trash: Path, lease_id: str) -> None:

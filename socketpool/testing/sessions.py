@@ -201,8 +201,11 @@ class _Run:
         """The service's side, without the limits of its own process; returns what failed."""
         try:
             connection.settimeout(PATIENCE_SECONDS)
-            claim = self._tokens.verify(read_greeting(connection))
-            workspace = workspaces_of.enter(self._state.workspaces, claim, self._tenure)
+            greeting = read_greeting(connection)
+            claim = self._tokens.verify(greeting.token)
+            workspace = workspaces_of.enter(
+                self._state.workspaces, claim, self._tenure, greeting.step
+            )
             send_event(connection, "ready", session_time=limits.session_time)
             detail = service(connection, workspace, limits).run()
             send_event(connection, "done", detail=detail)

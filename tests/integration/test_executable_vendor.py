@@ -147,12 +147,12 @@ def test_what_can_not_be_given_back_is_refused_and_the_original_stays(
     [
         (["shout", "doubles"], "SMALL LETTERS\n" * 2),
         (["doubles", "shout"], "SMALL LETTERS\n" * 2),
-        (["doubles", "doubles"], "small letters\n" * 2),
-        (["doubles", "shout", "doubles"], "small letters\n" * 2),
+        (["doubles", "doubles"], "small letters\n" * 4),
+        (["doubles", "shout", "doubles"], "SMALL LETTERS\n" * 4),
     ],
-    ids=["program then class", "class then program", "repeated", "repeated from before"],
+    ids=["program then class", "class then program", "named twice", "named twice around another"],
 )
-def test_each_vendor_goes_on_where_the_one_before_ended_and_a_repeated_step_starts_as_it_did(
+def test_each_vendor_goes_on_where_the_one_before_ended(
     pool: RunningPool, archive: Path, vendors: list[str], text: str
 ) -> None:
     result = run(pool, archive, *vendors)

@@ -12,15 +12,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from pools import PoolMaker, shipped
+from pools import PoolMaker, place, shipped
 
 from socketpool.client.dial import dial_tcp
 from socketpool.client.reporter import Reporter
 from socketpool.client.roundtrip import RoundTrip, Wishes
+from socketpool.client.single import SingleStep
 from socketpool.rsi.frames import VERSION, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pools import RunningPool
@@ -125,6 +126,23 @@ def pool() -> Iterator[RunningPool]:
         yield maker.start(services | {"vendor": shipped("vendor", touch)})
 
 
+@pytest.fixture(scope="module")
+def appending_pool() -> Iterator[RunningPool]:
+    append = (
+        "from socketpool.rsi import VendorServer\n\n"
+        "class Vendor(VendorServer):\n"
+        "    def transfer(self):\n"
+        "        for path in self.members.values():\n"
+        "            path.write_text(path.read_text() + {text!r})\n"
+        "        self.report('appended')\n"
+    )
+    services = {name: shipped(name) for name in ("upload", "download")}
+    for name, text in (("append", "+"), ("other", "-")):
+        services[name] = shipped("vendor", append.format(text=text))
+    with PoolMaker() as maker:
+        yield maker.start(services)
+
+
 @pytest.mark.parametrize("direction", ["upload", "download"])
 def test_fifty_cuts_cost_a_few_percent_and_no_byte_of_the_result(
     pool: RunningPool, tmp_path: Path, direction: str
@@ -176,3 +194,85 @@ def test_a_cut_between_receipt_and_verdict_repeats_the_step_but_not_the_bytes(
     assert relay.relayed < len(content) * 1.1
     with zipfile.ZipFile(archive) as file:
         assert file.read("data.json") == b"processed" + content[9:]
+
+
+class CuttingVerdicts(CuttingRelay):
+    """Cuts every connection whose verdict is the first one for its step."""
+
+    def __init__(self) -> None:
+        super().__init__(0, towards_service=False)
+        self.verdicts = 0
+
+    def _pump(
+        self, source: socket.socket, target: socket.socket, budget: list[int], counted: bool
+    ) -> None:
+        del budget
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if counted and b'"event": "done"' in data:
+                    self.verdicts += 1
+                    if self.verdicts % 2:
+                        break
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_step_whose_verdict_was_lost_is_not_applied_twice(
+    appending_pool: RunningPool, tmp_path: Path
+) -> None:
+    """Four vendor steps, two of them of one service; each is attempted twice and done once."""
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as out:
+        out.writestr("a.txt", "text")
+    relay = CuttingVerdicts()
+
+    summary = RoundTrip(
+        appending_pool.client(),
+        archive,
+        ["upload", "append", "other", "append", "append", "download"],
+        Wishes(),
+        dial=relay.dial,
+    ).run()
+
+    with zipfile.ZipFile(archive) as file:
+        assert file.read("a.txt") == b"text+-++"
+    assert relay.verdicts == 2 * 6
+    assert summary.reports == [
+        f"{name}: appended" for name in ("append", "other", "append", "append")
+    ]
+
+
+def test_each_call_of_the_single_step_is_a_step_unless_the_end_of_the_last_is_unknown(
+    appending_pool: RunningPool, tmp_path: Path
+) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as out:
+        out.writestr("a.txt", "text")
+
+    class Interrupting(CuttingVerdicts):
+        """The user interrupts the command when the connection is lost."""
+
+        def dial(self, host: str, port: int) -> socket.socket:
+            if self.verdicts % 2:
+                raise KeyboardInterrupt
+            return super().dial(host, port)
+
+    with appending_pool.leased("upload", "append", "other", "download") as lease:
+
+        def step(service: str, dial: Callable[[str, int], socket.socket] = dial_tcp) -> SingleStep:
+            found = place(lease, service)
+            return SingleStep(found["host"], found["port"], lease["token"], archive, dial=dial)
+
+        step("upload").upload()
+        for service in ("append", "other", "append"):
+            step(service).vendor()
+        with pytest.raises(KeyboardInterrupt):
+            step("append", Interrupting().dial).vendor()
+        assert len(list(tmp_path.iterdir())) == 3, "archive, manifest and the note of the step"
+        step("append").vendor()
+        step("download").download()
+    with zipfile.ZipFile(archive) as file:
+        assert file.read("a.txt") == b"text+-++"
+    assert list(tmp_path.iterdir()) == [archive]

@@ -144,7 +144,7 @@ class Model(RuleBasedStateMachine):
                 )
 
         try:
-            if read_greeting(stream) != TOKEN:
+            if read_greeting(stream).token != TOKEN:
                 raise NotAuthorised("the lease token is not valid")
             send_event(stream, "ready", session_time=60)
             receiver = Receiver(stream, Workspace(self.folder), SessionLimits())

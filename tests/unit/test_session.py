@@ -53,7 +53,24 @@ def test_a_greeting_shows_the_token_and_waits_for_ready(pair: Any) -> None:
     client, service = pair
     send_event(service, "ready", session_time=90.0)
     assert greet(client, "tok") == 90
-    assert read_greeting(service) == "tok"
+    assert read_greeting(service) == ("tok", "")
+
+
+def test_a_greeting_names_its_step(pair: Any) -> None:
+    client, service = pair
+    send_event(service, "ready", session_time=90.0)
+    greet(client, "tok", "0123456789abcdef" * 2)
+    assert read_greeting(service) == ("tok", "0123456789abcdef" * 2)
+
+
+@pytest.mark.parametrize(
+    "step", [5, None, "a", "A" * 32, "a" * 33, "../" + "a" * 29, "a" * 31 + "\n"]
+)
+def test_a_step_that_is_no_identity_is_a_violation(pair: Any, step: object) -> None:
+    client, service = pair
+    send_line_block(client, json.dumps({"token": "tok", "step": step}))
+    with pytest.raises(ProtocolError, match="32 hexadecimal digits"):
+        read_greeting(service)
 
 
 @pytest.mark.parametrize("seconds", [None, "1", 0, -1, 1e12, float("nan")])

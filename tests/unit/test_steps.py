@@ -15,13 +15,12 @@ KINDS = {"upload": "upload", "vendor": "vendor", "minify": "vendor", "download":
 @pytest.mark.parametrize(
     "services",
     [
-        "upload",
         "upload vendor",
         "upload vendor download",
         "upload minify vendor download",
         "upload vendor vendor download",
-        "upload vendor download vendor download",
-        "upload vendor upload vendor download",
+        "upload vendor minify vendor download",
+        "upload minify minify minify download",
         "",
     ],
 )
@@ -38,6 +37,13 @@ def test_an_order_that_makes_sense_is_accepted(services: str) -> None:
         ("vendor upload download", "it needs an upload"),
         ("download vendor upload", "it needs a vendor step"),
         ("upload web", "plain program"),
+        ("upload", "nothing uses what 'upload' sends: no vendor step comes after it"),
+        ("upload upload vendor download", "nothing uses what 'upload' sends before it"),
+        ("upload vendor upload vendor download", "it discards what 'vendor' did before it"),
+        ("upload vendor download upload vendor", "it discards what 'vendor' did before it"),
+        ("upload vendor download download", "'download' has nothing to fetch"),
+        ("upload vendor download minify download", "nothing fetches what 'minify' does"),
+        ("upload vendor download minify", "it comes after the download"),
     ],
 )
 def test_an_order_that_can_t_work_is_refused_with_what_is_missing(

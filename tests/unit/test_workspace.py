@@ -154,3 +154,71 @@ def test_the_lock_ends_with_the_process_that_holds_it(folder: Path) -> None:
         process.kill()
         eventually(free, "the lock of a dead process")
         lock.unlock()
+
+
+def leave(session: Workspace, text: str) -> None:
+    """A vendor step's result, as if it were an archive."""
+    with session.step() as step:
+        step.archive.write_text(text)
+        step.outcome = {"told": text}
+
+
+def at_step(folder: Path, step: str, port: int = 2000) -> Workspace:
+    tenure = Tenure(Fence.open(folder / "fence"), port, CLAIM.generation)
+    return workspace.enter(folder / "workspaces", CLAIM, tenure, step)
+
+
+def test_steps_of_one_instance_follow_each_other_and_each_is_kept(folder: Path) -> None:
+    first, other, second = (at_step(folder, step * 32) for step in "abc")
+    leave(first, "one")
+    leave(other, "two")
+    assert second.outgoing is not None
+    assert second.outgoing.read_text() == "two"
+    leave(second, "three")
+    assert first.outgoing is not None
+    assert first.outgoing.read_text() == "three"
+    for number in range(9, 120):  # in the order of their numbers, not of their identities
+        leave(at_step(folder, f"{200 - number:032x}"), str(number))
+        assert first.outgoing.read_text() == str(number)
+
+
+def test_an_attempt_at_a_finished_step_is_told_its_outcome_and_takes_nothing_away(
+    folder: Path,
+) -> None:
+    first, other = at_step(folder, "a" * 32), at_step(folder, "b" * 32, port=2001)
+    assert first.finished() is None
+    leave(first, "one")
+    leave(other, "two")
+    assert at_step(folder, "a" * 32).finished() == {"told": "one"}
+    assert other.outgoing is not None
+    assert other.outgoing.read_text() == "two"
+
+
+def test_a_step_that_fails_midway_leaves_nothing(folder: Path) -> None:
+    step = at_step(folder, "a" * 32)
+
+    def fails() -> None:
+        with step.step() as result:
+            result.archive.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert step.finished() is None
+    assert step.outgoing is None
+
+
+def test_sessions_that_name_no_step_are_one_step_for_each_port(folder: Path) -> None:
+    leave(enter(folder), "one")
+    assert enter(folder).finished() == {"told": "one"}
+    assert enter(folder, port=2001).finished() is None
+
+
+def test_another_upload_forgets_every_step(folder: Path) -> None:
+    for step in "ab":
+        leave(at_step(folder, step * 32), step)
+    entered = enter(folder)
+    entered.forget_steps()
+    assert entered.outgoing is None
+    assert at_step(folder, "a" * 32).finished() is None
+    assert list(entered.root.iterdir()) == []
