@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 A = TypeVar("A", bound=BaseModel)
 
+ASK_AGAIN = frozenset({429, 503})
+"""The statuses whose ``Retry-After`` is obeyed: over a quota, and nothing to be had now."""
+
 _BY_CODE: dict[str, type[SocketpoolError]] = {
     "unknown-service": UsageError,
     "usage": UsageError,
@@ -236,7 +239,7 @@ class PoolClient:
                     raise
                 continue
             self._known = True
-            retry_after = reply.retry_after if reply.status == 503 else None
+            retry_after = reply.retry_after if reply.status in ASK_AGAIN else None
             if retry_after is None or not patience.after_refusal(retry_after):
                 return self._answer(reply)
 

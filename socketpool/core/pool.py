@@ -33,6 +33,19 @@ EXITS_BEFORE_FAILED = 5
 STABLE_SECONDS = 10.0
 """What was up for so long did not exit because of how it is, and is forgiven what was before."""
 
+FIRST_START = frozenset({InstanceState.REGISTERED, InstanceState.STARTING})
+
+WORKING = frozenset(
+    {
+        InstanceState.REGISTERED,
+        InstanceState.STARTING,
+        InstanceState.IDLE,
+        InstanceState.LEASED,
+        InstanceState.RECYCLING,
+    }
+)
+"""The states in which an instance can be leased, or will be again when nothing goes wrong."""
+
 USE_SECONDS = 300.0
 REST_SECONDS = 60.0
 
@@ -166,6 +179,35 @@ class Pool:
         """How many instances of the service could be leased now."""
         return len(self._idle[service])
 
+    def starting_count(self, service: str) -> int:
+        """How many instances of the service start for the first time and have not failed yet.
+
+        Those that start again after a lease don't count: a stream of short leases would keep some
+        of them starting for ever.
+        """
+        count = 0
+        for port in self._moving:
+            instance = self.instances[port]
+            count += (
+                instance.service == service
+                and instance.state in FIRST_START
+                and not (instance.up_since or instance.exits or instance.failures)
+            )
+        return count
+
+    def reach(self, service: str) -> int:
+        """The most instances of the service that one lease could get, if all leases ended now.
+
+        Those that work, and as many more as its maximum and the free ports allow; a port that
+        rests counts as free.
+        """
+        mine = self.of(service)
+        working = sum(instance.state in WORKING for instance in mine)
+        free = len(self.ports) - len(self.instances)
+        plan = self.services.get(service)
+        room = 0 if plan is None else plan.most - len(mine)
+        return working + max(0, min(room, free))
+
     def of(self, service: str) -> list[Instance]:
         """The instances of a service."""
         return [i for i in self.instances.values() if i.service == service]
@@ -189,10 +231,11 @@ class Pool:
         return not self._moving
 
     def missing(self, service: str, waiting: int, now: float) -> int:
-        """How many more instances are needed for those who wait, the warm set and what is to come.
+        """How many more instances are needed for requests, the warm set and what is to come.
 
-        No more than the service may have.  Failed ones don't count, but for a service of which
-        nothing works one more is tried only: another port may help, more of them won't.
+        ``waiting`` is how many instances the waiting requests need in all.  No more than the
+        service may have.  Failed ones don't count, but for a service of which nothing works one
+        more is tried only: another port may help, more of them won't.
         """
         plan = self.services[service]
         states = Counter(i.state for i in self.of(service))

@@ -245,6 +245,7 @@ class Keeper:
             offered = [n for n in self.pool.services if not self.instances.drains.covers(n)]
             try:
                 await blocks.keep_warm(offered, self.leases.queue.demand())
+                self.leases.serve_waiting()  # what starts now may cover those who wait
                 self._warmed_up.set()
                 if time.monotonic() >= self._shrink_at:
                     self._shrink_at = time.monotonic() + SIZE_BEAT

@@ -32,6 +32,7 @@ from socketpool.server.asking import (
 from socketpool.server.queue import WaitQueue
 from socketpool.server.requests import ClientGone, Pending, Request
 from socketpool.server.stories import Stories
+from socketpool.server.supply import PoolSupply
 from socketpool.store.contract import Forget, LeaseRecord, Save
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class LeaseKeeper:
         refusal: Callable[[str], NoCapacity | None] = lambda _: None,
         returning: Callable[[Lease], None] = lambda _: None,
     ) -> None:
-        self.queue = WaitQueue()
+        self._supply = PoolSupply(pool, clients, refusal)
+        self.queue = WaitQueue(self._supply)
         self.stories = Stories()
         self._pool = pool
         self._loop = journal.loop
@@ -211,18 +213,7 @@ class LeaseKeeper:
 
     def _permitted(self, ask: Ask) -> Ask:
         """The request as far as the catalogue, the client's rights and its quotas allow it."""
-        for service in ask.services:
-            if service not in self._pool.services:
-                raise ServiceUnknown(
-                    f"no service is named {service!r}",
-                    hint="known services: " + ", ".join(sorted(self._pool.services)),
-                )
-            most = self._pool.services[service].most
-            if ask.services.count(service) > most:  # it would wait in vain, and others behind it
-                raise UsageError(
-                    f"there are never more than {most} instances of {service}",
-                    hint="lease fewer, or ask the operator to raise max",
-                )
+        self._check_possible(ask.services)
         ttl = min(ask.ttl, self.limits.max)
         if ask.client == OPERATOR:
             return ask._replace(ttl=ttl)
@@ -233,15 +224,38 @@ class LeaseKeeper:
                     f"client {client.name!r} may not lease {service!r}",
                     hint="the pool's operator allows it under clients in the pool's file",
                 )
-        self._check_quota(client)
         return ask._replace(ttl=ttl if client.ttl is None else min(ttl, client.ttl))
 
-    def _check_quota(self, client: Client) -> None:
-        if client.leases is not None and self._pool.count_of(client.name) >= client.leases:
-            raise QuotaExceeded(
-                f"client {client.name!r} has {client.leases} leases, as many as it may have",
-                hint="release one, or ask the pool's operator for a larger quota",
+    def _check_possible(self, services: tuple[str, ...]) -> None:
+        """Refuse what would wait in vain: the pool as it is configured can never grant it."""
+        for service in services:
+            if service not in self._pool.services:
+                raise ServiceUnknown(
+                    f"no service is named {service!r}",
+                    hint="known services: " + ", ".join(sorted(self._pool.services)),
+                )
+            most = self._pool.services[service].most
+            if services.count(service) > most:
+                raise UsageError(
+                    f"there are never more than {most} instances of {service}",
+                    hint="lease fewer, or ask the operator to raise max",
+                )
+        if len(services) > len(self._pool.ports):
+            raise UsageError(
+                f"the pool has {len(self._pool.ports)} ports, "
+                f"too few for {len(services)} instances",
+                hint="lease fewer, or ask the operator for a larger range (pool.ports)",
             )
+
+    def _quota_refusal(self, client: str) -> QuotaExceeded | None:
+        """Why the client gets no further lease now, if that is because of its quota."""
+        allowance = self._supply.allowance(client)
+        if allowance is None or allowance > 0:
+            return None
+        return QuotaExceeded(
+            f"client {client!r} has {self._pool.count_of(client)} leases, as many as it may have",
+            hint="release one, wait longer, or ask the pool's operator for a larger quota",
+        )
 
     def _begin(self, request: Request) -> None:
         ask = request.ask
@@ -262,7 +276,7 @@ class LeaseKeeper:
     def _new_pending(self, request: Request) -> Pending:
         ask = request.ask = self._permitted(request.ask)
         pending = Pending(ask, request.story, self._serve)
-        if self.queue.must_wait(ask.services) or not self._grant(pending):
+        if self.queue.must_wait(ask.services, ask.client) or not self._grant(pending):
             self._join(pending)
         if ask.key:
             self._pending[ask.client, ask.key] = pending
@@ -270,6 +284,8 @@ class LeaseKeeper:
 
     def _join(self, pending: Pending) -> None:
         client = pending.client
+        for refused in filter(None, map(self._supply.why_closed, pending.services)):
+            raise refused
         if client != OPERATOR:
             most = self._clients[client].waiting
             if most is not None and self.queue.count_of(client) >= most:
@@ -293,11 +309,9 @@ class LeaseKeeper:
     def _grant(self, pending: Pending) -> bool:
         """Make it a lease in memory, on its way into the store; False when nothing is free.
 
-        Raises NoCapacity when it makes no sense to wait for more, or QuotaExceeded.
+        Raises NoCapacity when it makes no sense to wait for more.
         """
         ask = pending.ask
-        if ask.client != OPERATOR:
-            self._check_quota(self._clients[ask.client])
         try:
             lease = self._pool.grant(
                 ask.services, ttl=ask.ttl, key=ask.key, client=ask.client, now=self._loop.time()
@@ -349,7 +363,8 @@ class LeaseKeeper:
         ask, story = request.ask, request.story
         self._refuse(
             request,
-            NoCapacity(
+            self._quota_refusal(ask.client)
+            or NoCapacity(
                 f"nothing became free within {ask.wait:g} s for: {', '.join(ask.services)} "
                 f"(requests waiting before this one: {story.ahead or 0})",
                 hint="try again later, wait longer, or ask the operator to raise max",

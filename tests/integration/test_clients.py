@@ -57,12 +57,26 @@ def test_a_client_is_held_to_its_services_and_quotas(pool: RunningPool) -> None:
     assert (status, details["code"]) == (403, "service-forbidden")
     status, lease = ask("probe")
     assert (status, lease["ttl"]) == (201, 5)
-    answer = pool.request("POST", "/v1/leases", {"services": ["probe"]}, token=ACME)
+    answer = pool.request("POST", "/v1/leases", {"services": ["probe"], "wait": 0.2}, token=ACME)
     assert (answer.status, answer.body["code"]) == (429, "quota-exceeded")
     assert int(answer.headers["retry-after"]) > 0
     path = f"/v1/leases/{lease['lease']}"
     assert pool.request("DELETE", path, token=SHOP).status == 404
     assert pool.request("DELETE", path, token=ACME).status == 204
+
+
+def test_a_client_at_its_quota_waits_for_its_own_lease_to_end(pool: RunningPool) -> None:
+    body = {"services": ["probe"], "wait": 60}
+    first = pool.request("POST", "/v1/leases", body, token=ACME)
+    assert first.status == 201
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(pool.request, "POST", "/v1/leases", body, token=ACME)
+        with pool.leased("probe", wait=0):
+            assert not waiting.done(), "and holds nobody back meanwhile"
+        pool.request("DELETE", f"/v1/leases/{first.body['lease']}", token=ACME)
+        second = waiting.result(60)
+    assert second.status == 201
+    pool.request("DELETE", f"/v1/leases/{second.body['lease']}", token=ACME)
 
 
 def test_a_token_made_by_the_command_opens_the_pool(new_pool: PoolMaker, tmp_path: Path) -> None:
@@ -120,7 +134,7 @@ def test_leases_and_quotas_of_clients_outlive_the_pool_server(pool: RunningPool)
     assert [x["lease"] for x in pool.request("GET", "/v1/leases", token=ACME).body] == [
         answer.body["lease"]
     ]
-    again = pool.request("POST", "/v1/leases", {"services": ["probe"]}, token=ACME)
+    again = pool.request("POST", "/v1/leases", {"services": ["probe"], "wait": 0}, token=ACME)
     assert again.body["code"] == "quota-exceeded"
     assert pool.request("DELETE", f"/v1/leases/{answer.body['lease']}", token=ACME).status == 204
 

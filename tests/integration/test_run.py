@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -182,3 +183,41 @@ def test_the_pool_server_may_be_killed_while_the_program_runs(new_pool: PoolMake
         assert process.wait(30) == 128 + signal.SIGTERM
         assert not is_live(pool, lease_id)
         assert ended(before)
+
+
+def test_a_fresh_pool_serves_many_of_one_service_and_one_behind_them(
+    new_pool: PoolMaker,
+) -> None:
+    pool = new_pool.start({"web": WEB | {"warm": 1, "max": 8}})
+    five = run(pool, *["web"] * 5, "--wait", "60", "--", sys.executable, "-c", TELLS)
+    assert five.returncode == 0, five.stderr
+    told = json.loads(five.stdout)
+    ports = {value for name, value in told.items() if name.startswith("WEB") and "PORT" in name}
+    assert len(ports) == 5
+    with ThreadPoolExecutor(1) as thread:
+        many = thread.submit(run, pool, *["web"] * 8, "--wait", "60", "--", "true")
+        one = run(pool, "web", "--wait", "60", "--", "true")
+        assert many.result().returncode == 0
+    assert one.returncode == 0, one.stderr
+
+
+def test_a_request_that_can_t_be_met_yet_holds_back_no_more_than_it_needs(
+    new_pool: PoolMaker,
+) -> None:
+    services = {"web": WEB | {"warm": 2, "max": 2}, "probe": PROBE | {"warm": 1, "max": 1}}
+    pool = new_pool.start(services)
+
+    def is_refused() -> bool:
+        answer = pool.request("POST", "/v1/leases", {"services": ["web"], "wait": 0})
+        if answer.status == 201:
+            pool.release(answer.body)
+        return answer.status == 503
+
+    with ThreadPoolExecutor(1) as thread:
+        with pool.leased("probe"), pool.leased("web", wait=60):
+            asked = {"services": ["web", "probe"], "wait": 60}
+            both = thread.submit(pool.request, "POST", "/v1/leases", asked)
+            eventually(is_refused, "the idle one to be reserved")
+        with pool.leased("web", wait=60):
+            answer = both.result(60)
+    assert answer.status == 201

@@ -12,6 +12,7 @@ import itertools
 import shutil
 import tempfile
 import weakref
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -430,12 +431,22 @@ class LeaseMachine(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_for_what_is_free(self) -> None:
-        first: set[str] = set()
+        """Whoever could be served lacks something, or it is reserved for those before."""
+        reserved, before = Counter[str](), Counter[str]()
         for waiter in self.keeper.queue._waiters:
-            wanted = {s: waiter.services.count(s) for s in waiter.services}
-            if first.isdisjoint(wanted) and wanted.keys() <= self.pool.services.keys():
-                assert any(self.pool.idle_count(s) < n for s, n in wanted.items()), waiter
-            first |= wanted.keys()
+            allowed = CLIENTS[waiter.client].leases if waiter.client in CLIENTS else None
+            if allowed is not None:
+                allowed -= self.pool.count_of(waiter.client)
+                if allowed <= before[waiter.client]:
+                    continue
+            if waiter.needs.keys() <= self.pool.services.keys() and all(
+                self.pool.reach(s) >= n for s, n in waiter.needs.items()
+            ):
+                assert any(
+                    self.pool.idle_count(s) < reserved[s] + n for s, n in waiter.needs.items()
+                ), waiter.services
+                reserved.update(waiter.needs)
+                before[waiter.client] += 1
 
     @invariant()
     def the_queue_counts_only_who_asks(self) -> None:

@@ -17,7 +17,7 @@ from socketpool.core.lifecycle import InstanceEvent, InstanceState
 from socketpool.core.pool import Pool
 from socketpool.core.ports import PortRange
 from socketpool.core.records import Instance, ServicePlan
-from socketpool.errors import NoCapacity, NotAuthorised
+from socketpool.errors import NoCapacity, NotAuthorised, UsageError
 from socketpool.rsi.fence import Fence
 from socketpool.rsi.tokens import LeaseTokens
 from socketpool.server.asking import Ask, KeyReused, NoSuchLease, QuotaExceeded, ServiceUnknown
@@ -416,8 +416,32 @@ def test_a_client_is_held_to_its_services_quotas_and_time_to_live(within: Any) -
         lease = await house.ask(client="small")
         assert lease.ttl == 5
         with pytest.raises(QuotaExceeded, match="1 leases"):
-            await house.ask(client="small", wait=10)
+            await house.ask(client="small")
         assert (await house.ask()).ttl == 60, "the operator has no quota"
+
+    within(scenario)
+
+
+def test_a_client_at_its_quota_waits_until_one_of_its_leases_ends(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        house.becomes_idle()
+        first = await house.ask(client="small")
+        second = house.ask(client="small", wait=10)
+        await a_moment()
+        assert not second.done()
+        assert house.keeper.queue.demand() == {}, "nothing is started for it"
+        house.keeper.release(first.id, "small")
+        assert (await second).client == "small"
+
+    within(scenario)
+
+
+def test_requests_for_more_than_the_pool_has_ports_are_refused_at_once(within: Any) -> None:
+    async def scenario(house: House) -> None:
+        plans = (ServicePlan(name, 1, 50, restart=False) for name in ("up", "down"))
+        house.pool.configure(plans)
+        with pytest.raises(UsageError, match="11 ports"):
+            await house.ask(*["up"] * 6, *["down"] * 6, wait=10)
 
     within(scenario)
 

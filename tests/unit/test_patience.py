@@ -80,6 +80,7 @@ def answer(status: int, body: Any = None, **headers: str) -> bytes:
 LIVE = answer(200, {"live": True})
 NOT_FOUND = answer(404, {"code": "no-such-lease", "detail": "no such lease"})
 REFUSED = answer(503, {"code": "no-capacity", "detail": "full"}, Retry_After="0")
+OVER_QUOTA = answer(429, {"code": "quota-exceeded", "detail": "1 leases"}, Retry_After="0")
 GRANTED = answer(
     201,
     {
@@ -169,7 +170,7 @@ def test_a_server_that_is_known_to_be_there_may_be_away_at_first_contact() -> No
 
 
 def test_a_refusal_is_repeated_with_what_is_left_of_the_wait() -> None:
-    with server(REFUSED, REFUSED, GRANTED) as (scripted, client):
+    with server(REFUSED, OVER_QUOTA, GRANTED) as (scripted, client):
         assert client.acquire(["web"], wait=20).id == "abc"
     waits = [body["wait"] for body in scripted.bodies]
     assert waits == sorted(waits, reverse=True)
