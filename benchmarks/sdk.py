@@ -27,9 +27,9 @@ from benchmarks.report import percentile
 from socketpool.client.api import PoolClient
 from socketpool.client.dial import dial_tcp
 from socketpool.client.renewal import leased
-from socketpool.rsi.blocks import send_file_block, send_line_block, write_file_block
-from socketpool.rsi.filesource import OpenFile
-from socketpool.rsi.session import await_event, greet
+from socketpool.protocol.blocks import send_file_block, send_line_block, write_file_block
+from socketpool.protocol.filesource import OpenFile
+from socketpool.protocol.session import await_event, greet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

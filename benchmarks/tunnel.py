@@ -27,7 +27,7 @@ import psutil
 
 from benchmarks.sshd import SSHD, Sshd, private_sshd
 from socketpool.config.destination import Destination
-from socketpool.sockets import listen_on
+from socketpool.system.sockets import listen_on
 from socketpool.tunnel.forward import BACKLOG, Forwarder, to_port
 from socketpool.tunnel.ssh import open_tunnel
 

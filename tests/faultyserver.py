@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from socketpool.core.pool import Pool
-from socketpool.rsi.fence import Fence
+from socketpool.credentials.fence import Fence
 from socketpool.server import __main__ as server
-from socketpool.server import keeper
+from socketpool.server import poolmanager
 from socketpool.store.contract import Save
 from socketpool.store.sqlite import SqliteLeaseStore
 
@@ -100,7 +100,7 @@ def main() -> int:
 
     with (
         mock.patch.object(time, "time", wall_clock),
-        mock.patch.multiple(keeper, Pool=DyingPool, Fence=DyingFence),
+        mock.patch.multiple(poolmanager, Pool=DyingPool, Fence=DyingFence),
         mock.patch.object(server, "SqliteLeaseStore", DyingStore),
     ):
         return server.main(sys.argv[1])

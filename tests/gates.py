@@ -36,7 +36,8 @@ def midway(gate):
 """
 
 UPLOAD = """
-from socketpool.rsi import ServiceServer, blocks
+from socketpool.rsi import ServiceServer
+from socketpool.protocol import blocks
 
 class Upload(ServiceServer):
     def transfer(self):
@@ -61,8 +62,9 @@ class Vendor(VendorServer):
 
 DOWNLOAD = """
 import hashlib
-from socketpool.rsi import ServiceServer, blocks
-from socketpool.rsi.filesource import OpenFile
+from socketpool.rsi import ServiceServer
+from socketpool.protocol import blocks
+from socketpool.protocol.filesource import OpenFile
 
 class Download(ServiceServer):
     def transfer(self):

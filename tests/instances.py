@@ -16,9 +16,9 @@ from pools import PoolMaker, connects
 from waiting import eventually
 
 from socketpool.client.dial import dial_tcp
-from socketpool.rsi.fence import Fence
-from socketpool.rsi.session import greet
-from socketpool.rsi.tokens import LeaseClaim, LeaseTokens
+from socketpool.credentials.fence import Fence
+from socketpool.credentials.tokens import LeaseClaim, LeaseTokens
+from socketpool.protocol.session import greet
 
 if TYPE_CHECKING:
     import socket

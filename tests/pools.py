@@ -24,8 +24,8 @@ from waiting import eventually
 from socketpool.client.api import PoolClient
 from socketpool.client.dial import dial_tcp
 from socketpool.core.ports import PortRange
-from socketpool.rsi.blocks import send_line_block
-from socketpool.rsi.session import await_event, greet
+from socketpool.protocol.blocks import send_line_block
+from socketpool.protocol.session import await_event, greet
 from socketpool.supervision.rpc import Supervisor
 from socketpool.system.sockettable import listening_sockets
 

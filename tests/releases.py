@@ -17,7 +17,7 @@ from pathlib import Path
 FAIL = "\nraise SystemExit('this release is made to fail')\n"
 VARIANTS = {
     "next": ("99.1", None),
-    "broken": ("99.2", "socketpool/server/app.py"),
+    "broken": ("99.2", "socketpool/server/api/app.py"),
     "sick": ("99.3", "socketpool/catalogue/vendor/vendor.py"),
 }
 

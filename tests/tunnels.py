@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from sshd import Sshd
 
     from socketpool.client.dial import Connection
-    from socketpool.tunnel.lifecycle import TunnelState
     from socketpool.tunnel.reconnect import Tunnel
+    from socketpool.tunnel.states import TunnelState
 
 HOST = "127.0.0.1"
 

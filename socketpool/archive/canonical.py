@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from socketpool.archive import records as r
+from socketpool.archive import ziprecords as r
 
 _COMMON = Struct("<2H4LH")
 _ZIP64_SIZES = Struct("<2H2Q")

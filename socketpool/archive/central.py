@@ -10,7 +10,7 @@ from bisect import bisect_right
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from socketpool.archive import records as r
+from socketpool.archive import ziprecords as r
 from socketpool.archive.splice import merged_flags, merged_version
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from socketpool.archive.closing import Closes
-from socketpool.archive.errors import ArchiveBusy, CannotPreserve, CommitFailed, NoSpace
 from socketpool.archive.manifest import changed
 from socketpool.archive.names import show
-from socketpool.archive.records import FULL
+from socketpool.archive.refusals import ArchiveBusy, CannotPreserve, CommitFailed, NoSpace
+from socketpool.archive.ziprecords import FULL
 
 if TYPE_CHECKING:
     from collections.abc import Callable

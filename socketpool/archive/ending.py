@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from socketpool.archive import records as r
-from socketpool.archive.errors import (
+from socketpool.archive import ziprecords as r
+from socketpool.archive.refusals import (
     AmbiguousArchive,
     DamagedArchive,
     LimitExceeded,

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from socketpool.archive import records as r
-from socketpool.archive.errors import (
+from socketpool.archive import ziprecords as r
+from socketpool.archive.inflate import check_claims, check_total, chunks
+from socketpool.archive.limits import SERVER_LIMITS, Limits
+from socketpool.archive.names import is_unsafe, show
+from socketpool.archive.reader import Archive
+from socketpool.archive.refusals import (
     CommitFailed,
     ForbiddenShape,
     LimitExceeded,
     LyingMember,
     NoSpace,
 )
-from socketpool.archive.inflate import check_claims, check_total, chunks
-from socketpool.archive.limits import SERVER_LIMITS, Limits
-from socketpool.archive.names import is_unsafe, show
-from socketpool.archive.reader import Archive
 
 if TYPE_CHECKING:
     import os

@@ -11,13 +11,13 @@ import os
 from array import array
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from socketpool.archive import records as r
+from socketpool.archive import ziprecords as r
 from socketpool.archive.canonical import Canonical, Size
-from socketpool.archive.errors import LyingMember
 from socketpool.archive.inflate import verify as verify_member
 from socketpool.archive.manifest import ZIP, Manifest, changed, check_unchanged, identify
 from socketpool.archive.names import is_utf8, show
 from socketpool.archive.receipt import digest_members
+from socketpool.archive.refusals import LyingMember
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,14 +10,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from socketpool.archive import records as r
-from socketpool.archive.errors import (
+from socketpool.archive import ziprecords as r
+from socketpool.archive.names import show
+from socketpool.archive.refusals import (
     CompressionBomb,
     LimitExceeded,
     LyingMember,
     UnsupportedArchive,
 )
-from socketpool.archive.names import show
 
 if TYPE_CHECKING:
     from socketpool.archive.limits import Limits

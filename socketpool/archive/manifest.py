@@ -11,7 +11,7 @@ import os
 from array import array
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from socketpool.archive.errors import ArchiveChanged, BadManifest, CommitFailed
+from socketpool.archive.refusals import ArchiveChanged, BadManifest, CommitFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from socketpool.archive.errors import NeverSent, ReturnedTwice
 from socketpool.archive.names import show
+from socketpool.archive.refusals import NeverSent, ReturnedTwice
 
 if TYPE_CHECKING:
     from socketpool.archive.manifest import Manifest

@@ -6,7 +6,7 @@ import stat
 from struct import unpack_from
 from typing import NamedTuple
 
-from socketpool.archive import records as r
+from socketpool.archive import ziprecords as r
 
 
 class Member(NamedTuple):

@@ -23,13 +23,13 @@ from socketpool.archive.commit import (
     open_folder,
     sweep,
 )
-from socketpool.archive.errors import BadManifest
 from socketpool.archive.inflate import check_claims, check_total
 from socketpool.archive.limits import DEFAULT_LIMITS, Limits
 from socketpool.archive.manifest import ZIP, changed, check_identity, check_unchanged
 from socketpool.archive.matching import Matcher
 from socketpool.archive.readback import read_back
 from socketpool.archive.reader import Archive
+from socketpool.archive.refusals import BadManifest
 from socketpool.archive.report import Changes, MergeReport, View
 from socketpool.archive.signatures import check_unsigned
 from socketpool.archive.splice import splice

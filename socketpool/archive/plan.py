@@ -10,9 +10,9 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from socketpool.archive.errors import HookFailed
 from socketpool.archive.names import show, text
 from socketpool.archive.policy import Decision
+from socketpool.archive.refusals import HookFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

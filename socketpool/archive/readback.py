@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from socketpool.archive.errors import CommitFailed
 from socketpool.archive.inflate import chunks, verify
 from socketpool.archive.reader import Archive
+from socketpool.archive.refusals import CommitFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,11 +19,14 @@ from pathlib import Path
 from struct import Struct, unpack_from
 from typing import TYPE_CHECKING, Self
 
-from socketpool.archive import records as r
+from socketpool.archive import ziprecords as r
 from socketpool.archive.closing import Closes
 from socketpool.archive.containers import recognise, recognise_prefix
 from socketpool.archive.ending import check_directory_end, damaged_directory, find_ending
-from socketpool.archive.errors import (
+from socketpool.archive.limits import DEFAULT_LIMITS, Limits
+from socketpool.archive.member import Local, Member, agrees
+from socketpool.archive.names import show
+from socketpool.archive.refusals import (
     DamagedArchive,
     LimitExceeded,
     LyingMember,
@@ -33,9 +36,6 @@ from socketpool.archive.errors import (
     SourceUnreadable,
     UnsupportedArchive,
 )
-from socketpool.archive.limits import DEFAULT_LIMITS, Limits
-from socketpool.archive.member import Local, Member, agrees
-from socketpool.archive.names import show
 from socketpool.archive.window import Window, read_exactly
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from socketpool.archive import records as r
-from socketpool.archive.errors import SignedArchive
+from socketpool.archive import ziprecords as r
 from socketpool.archive.names import show
+from socketpool.archive.refusals import SignedArchive
 
 if TYPE_CHECKING:
     from socketpool.archive.reader import Archive

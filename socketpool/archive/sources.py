@@ -15,7 +15,7 @@ from pathlib import Path
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from socketpool.archive import records as r
+from socketpool.archive import ziprecords as r
 from socketpool.archive.closing import Closes
 from socketpool.archive.commit import Replacement, open_folder, sweep
 from socketpool.archive.directory import DirectorySource, merge_directory

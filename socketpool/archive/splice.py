@@ -11,9 +11,9 @@ from array import array
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from socketpool.archive import records as r
-from socketpool.archive.errors import DamagedArchive
+from socketpool.archive import ziprecords as r
 from socketpool.archive.names import show
+from socketpool.archive.refusals import DamagedArchive
 
 if TYPE_CHECKING:
     from socketpool.archive.commit import Replacement

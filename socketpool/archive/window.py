@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from socketpool.archive.errors import DamagedArchive, SourceUnreadable
+from socketpool.archive.refusals import DamagedArchive, SourceUnreadable
 
 _AHEAD = 1 << 18
 _NEAR = 1 << 14

@@ -11,10 +11,10 @@ import stat
 import zlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from socketpool.archive import records as r
+from socketpool.archive import ziprecords as r
 from socketpool.archive.canonical import Canonical
-from socketpool.archive.errors import CommitFailed, NoSpace, SourceUnreadable
 from socketpool.archive.names import show
+from socketpool.archive.refusals import CommitFailed, NoSpace, SourceUnreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from socketpool.cli.sshoptions import tunnel_to
 from socketpool.client.api import PoolClient
-from socketpool.client.token import configured_token, find_access
+from socketpool.client.apitoken import configured_token, find_access
 from socketpool.config.fields import Address
 from socketpool.config.profiles import DEFAULT_POOL, find_profile
 from socketpool.errors import NotAuthorised, UsageError
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from socketpool.tunnel.lifecycle import TunnelState
     from socketpool.tunnel.reconnect import Tunnel
+    from socketpool.tunnel.states import TunnelState
 
 PROFILE_MARK = "@"
 

@@ -8,8 +8,8 @@ import signal
 from typing import TYPE_CHECKING
 
 from socketpool.cli.base import say
-from socketpool.config.hostfacts import is_loopback
-from socketpool.sockets import open_socket
+from socketpool.system.hostfacts import is_loopback
+from socketpool.system.sockets import open_socket
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -12,10 +12,10 @@ from socketpool.cli.base import HELP_NAMES, HowtoGroup, run
 from socketpool.cli.doctor import doctor
 from socketpool.cli.explain import explain
 from socketpool.cli.lease import lease, leases, release, renew
+from socketpool.cli.newservice import service
 from socketpool.cli.operations import check, drain, reload
 from socketpool.cli.run import run as run_program
 from socketpool.cli.server import serve
-from socketpool.cli.service import service
 from socketpool.cli.sshdconfig import sshd_config
 from socketpool.cli.status import services, status
 from socketpool.cli.token import token

@@ -9,9 +9,9 @@ import click
 
 from socketpool.cli.base import say, tell
 from socketpool.cli.pooloptions import with_pool
-from socketpool.config.hostfacts import ephemeral_ports
 from socketpool.config.settings import load_settings
 from socketpool.errors import TimedOut, UsageError
+from socketpool.system.hostfacts import ephemeral_ports
 
 if TYPE_CHECKING:
     from socketpool.client.api import PoolClient

@@ -11,8 +11,8 @@ import click
 
 from socketpool.cli.access import PROFILE_MARK, Way, reach, way_of_profile
 from socketpool.cli.base import say
+from socketpool.client.apitoken import local_address
 from socketpool.client.dial import dial_tcp
-from socketpool.client.token import local_address
 from socketpool.config.fields import Address
 from socketpool.config.statedir import StateDir
 from socketpool.errors import UsageError

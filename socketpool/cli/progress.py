@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from socketpool.cli.base import EVENTS_OPTION, printable, say, tell
-from socketpool.cli.summary import summary_lines
+from socketpool.cli.summarytext import summary_lines
 from socketpool.client.reporter import Reporter, Step
 from socketpool.errors import UsageError
 

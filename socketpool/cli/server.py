@@ -15,13 +15,13 @@ from socketpool.cli.foreground import Reload, Stop, Stopper, free_port, warn_exp
 from socketpool.cli.pooloptions import state_dir_option
 from socketpool.client.api import PoolClient
 from socketpool.config.fields import Address
-from socketpool.config.hostfacts import ephemeral_ports, resolve
 from socketpool.config.models import DEFAULT_PORTS
 from socketpool.config.settings import Settings, load_settings
 from socketpool.config.statedir import StateDir, default_root
 from socketpool.errors import SocketpoolError, UsageError
 from socketpool.supervision.daemon import Pool
 from socketpool.supervision.notify import say_ready
+from socketpool.system.hostfacts import ephemeral_ports, resolve
 
 
 def serve_pool(target: str, listen: Address | None, state_dir: str | None) -> int:

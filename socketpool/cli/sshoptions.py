@@ -16,8 +16,8 @@ from socketpool.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from socketpool.tunnel.lifecycle import TunnelState
     from socketpool.tunnel.reconnect import Tunnel
+    from socketpool.tunnel.states import TunnelState
 
 ssh_option = click.option(
     "--ssh",

@@ -16,10 +16,10 @@ from socketpool.cli.pooloptions import open_pool, pool_options
 from socketpool.cli.progress import with_reporter
 from socketpool.cli.sshoptions import accept_new_option, ssh_config_option, ssh_option
 from socketpool.client.dial import dial_tcp
+from socketpool.client.filerun import Wishes
 from socketpool.client.leasetoken import ENVIRONMENT, find_lease_token
 from socketpool.client.renewal import renewed
 from socketpool.client.single import SingleStep
-from socketpool.client.trip import Wishes
 from socketpool.errors import SocketpoolError
 
 if TYPE_CHECKING:

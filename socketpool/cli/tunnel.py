@@ -22,7 +22,7 @@ from socketpool.client.renewal import leased
 from socketpool.config.fields import Address
 from socketpool.config.profiles import DEFAULT_POOL
 from socketpool.errors import NotAuthorised, UsageError
-from socketpool.sockets import listen_on
+from socketpool.system.sockets import listen_on
 from socketpool.tunnel.forward import BACKLOG, Forwarder, to_port
 from socketpool.tunnel.loopback import listen_for
 from socketpool.tunnel.socks import PoolPorts, SocksRoute
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from socketpool.client.api import ClientLease, Leased, PoolClient
     from socketpool.tunnel.forward import Route
-    from socketpool.tunnel.lifecycle import TunnelState
     from socketpool.tunnel.reconnect import Tunnel
+    from socketpool.tunnel.states import TunnelState
 
 LOOK_SECONDS = 0.5
 PROXY_HOST = "127.0.0.1"

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from socketpool.client.dial import dial_tcp
 from socketpool.client.exchange import MAX_ANSWER_BYTES, Exchanges, Reply, no_pool_server
-from socketpool.client.patience import Patience
+from socketpool.client.retries import Patience
 from socketpool.config.fields import DEFAULT_URL, check_host, check_url
 from socketpool.errors import (
     ConfigError,

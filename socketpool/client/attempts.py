@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from socketpool.core.backoff import Backoff
 from socketpool.errors import PoolUnreachable, TimedOut
-from socketpool.rsi.frames import ConnectionCut
+from socketpool.protocol.frames import ConnectionCut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from socketpool.client.portions import Portion
+    from socketpool.client.serviceclients import Portion
 
 BACKOFF = Backoff(first=0.05, most=5.0)
 PATIENCE = 60.0

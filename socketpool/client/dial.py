@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from socketpool.errors import PoolUnreachable, SocketpoolError
-from socketpool.rsi.frames import Stream
+from socketpool.protocol.frames import Stream
 
 CONNECT_SECONDS = 10.0
 

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from socketpool.client.dial import Deadline
-from socketpool.client.patience import parse_retry_after
+from socketpool.client.retries import parse_retry_after
 from socketpool.errors import PoolUnreachable, TimedOut
 
 if TYPE_CHECKING:

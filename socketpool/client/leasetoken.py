@@ -10,8 +10,8 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from socketpool.client.api import LeaseHold
+from socketpool.credentials.tokens import MAX_TOKEN_CHARACTERS
 from socketpool.errors import ConfigError, NotAuthorised
-from socketpool.rsi.tokens import MAX_TOKEN_CHARACTERS
 
 ENVIRONMENT = "SOCKETPOOL_LEASE_TOKEN"
 STDIN = "-"

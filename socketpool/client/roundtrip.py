@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from socketpool.archive.sources import open_source
 from socketpool.client.dial import dial_tcp
+from socketpool.client.filerun import Trip, Wishes, check_receipt_place
 from socketpool.client.jobs import Job
 from socketpool.client.renewal import leased
 from socketpool.client.reporter import Reporter
 from socketpool.client.steps import check_order
 from socketpool.client.summary import Summary
-from socketpool.client.trip import Trip, Wishes, check_receipt_place
 from socketpool.config.fields import Address
 from socketpool.errors import PoolUnreachable, TimedOut
 

@@ -14,19 +14,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from socketpool.archive.errors import CommitFailed
 from socketpool.archive.manifest import Manifest
 from socketpool.archive.policy import find_policy
+from socketpool.archive.refusals import CommitFailed
 from socketpool.archive.sources import open_source
 from socketpool.client.api import Leased
 from socketpool.client.dial import dial_tcp
-from socketpool.client.portions import DownloadClient, Portion, UploadClient, VendorClient
+from socketpool.client.filerun import Wishes, merge_returned, note_plan, run_portion
 from socketpool.client.reporter import Reporter
+from socketpool.client.serviceclients import DownloadClient, Portion, UploadClient, VendorClient
 from socketpool.client.summary import Summary
-from socketpool.client.trip import Wishes, merge_returned, note_plan, run_portion
 from socketpool.config.fields import Address
 from socketpool.errors import ArchiveError, NotAuthorised, ServiceFailed, UsageError
-from socketpool.rsi.session import STEP_ID
+from socketpool.protocol.session import STEP_ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, StringConstraints
 
 from socketpool.config.fields import SERVICE_NAME, Duration, ServiceName, Strict
-from socketpool.core.clients import Client
+from socketpool.core.permissions import Client
 
 
 def check_client_name(name: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING
 
-from socketpool.core.clients import OPERATOR
 from socketpool.core.lifecycle import (
     HELD,
     INSTANCE,
@@ -20,6 +19,7 @@ from socketpool.core.lifecycle import (
     LeaseEvent,
     LeaseState,
 )
+from socketpool.core.permissions import OPERATOR
 from socketpool.core.ports import PortRange, free_runs
 from socketpool.core.records import Grant, Instance, Lease, ServicePlan
 from socketpool.core.warmset import Usage

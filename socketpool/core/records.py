@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from socketpool.core.clients import OPERATOR
 from socketpool.core.lifecycle import InstanceState, LeaseState
+from socketpool.core.permissions import OPERATOR
 
 
 @dataclass(frozen=True, slots=True)

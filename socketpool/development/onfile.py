@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from socketpool.errors import ServiceFailed
 from socketpool.logs import log_to_stderr
-from socketpool.rsi.runner import Runner
+from socketpool.rsi.runner.parent import Runner
 from socketpool.rsi.service import ServiceServer
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from socketpool.rsi.runner.workspace import Workspace
     from socketpool.rsi.service import SessionLimits
-    from socketpool.rsi.workspace import Workspace
 
 _STORED = "stored"
 

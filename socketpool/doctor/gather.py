@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from socketpool.client.token import is_running
-from socketpool.config.hostfacts import ephemeral_ports, resolve
+from socketpool.client.apitoken import is_running
 from socketpool.config.models import DEFAULT_PORTS
 from socketpool.config.settings import Service, Settings, load_settings, read_service
 from socketpool.doctor.facts import (
@@ -32,9 +31,10 @@ from socketpool.doctor.facts import (
 from socketpool.errors import ConfigError, SocketpoolError
 from socketpool.supervision import conf
 from socketpool.supervision.launch import fill
-from socketpool.supervision.listeners import owners, program
-from socketpool.supervision.processes import strays
 from socketpool.supervision.rpc import Supervisor
+from socketpool.system.hostfacts import ephemeral_ports, resolve
+from socketpool.system.listeners import owners, program
+from socketpool.system.processes import strays
 from socketpool.system.sockettable import listening_sockets
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from socketpool.rsi.service import ServiceServer, SessionLimits, require_upload
 from socketpool.supervision.launch import die_with_parent, fill, wipe
 
 if TYPE_CHECKING:
-    from socketpool.rsi.frames import Stream
-    from socketpool.rsi.workspace import Workspace
+    from socketpool.protocol.frames import Stream
+    from socketpool.rsi.runner.workspace import Workspace
 
 LAST_LINES = 20
 """Lines of a failed program's output that the log repeats beside its exit code."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from socketpool.archive.errors import ForbiddenShape
 from socketpool.archive.extract import extract_member, open_incoming
 from socketpool.archive.limits import SERVER_LIMITS, Limits
 from socketpool.archive.names import show, text
-from socketpool.archive.records import UTF8
+from socketpool.archive.refusals import ForbiddenShape
 from socketpool.archive.writer import Entry, write_archive
+from socketpool.archive.ziprecords import UTF8
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from socketpool.errors import ServiceFailed
-from socketpool.rsi import blocks
-from socketpool.rsi.filesource import OpenFile
-from socketpool.rsi.frames import ConnectionCut, cut
+from socketpool.protocol import blocks
+from socketpool.protocol.filesource import OpenFile
+from socketpool.protocol.frames import ConnectionCut, cut
+from socketpool.protocol.session import send_event
+from socketpool.protocol.transfer import TRANSFER_ID_BYTES
 from socketpool.rsi.interfaces import SemaphoreInterface
-from socketpool.rsi.session import send_event
-from socketpool.rsi.transfer import TRANSFER_ID_BYTES
-from socketpool.rsi.workspace import Workspace, WorkspaceLock
+from socketpool.rsi.runner.workspace import Workspace, WorkspaceLock
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from socketpool.rsi.frames import Stream
+    from socketpool.protocol.frames import Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +114,15 @@ class ServiceServer(SemaphoreInterface, ABC):
         send_event(self.stream, "progress", done=done, total=total, text=text[:1000])
 
     def send_line_block(self, text: str) -> None:
-        """See :func:`socketpool.rsi.blocks.send_line_block`."""
+        """See :func:`socketpool.protocol.blocks.send_line_block`."""
         blocks.send_line_block(self.stream, text)
 
     def read_line_block(self) -> str:
-        """See :func:`socketpool.rsi.blocks.read_line_block`."""
+        """See :func:`socketpool.protocol.blocks.read_line_block`."""
         return blocks.read_line_block(self.stream)
 
     def send_file_block(self, path: Path) -> str:
-        """Send a file; see :func:`socketpool.rsi.blocks.send_file_block`.
+        """Send a file; see :func:`socketpool.protocol.blocks.send_file_block`.
 
         A client that lost its connection gets the rest of the same file when it asks again.
         """
@@ -136,5 +136,5 @@ class ServiceServer(SemaphoreInterface, ABC):
             )
 
     def write_file_block(self, target: Path) -> str:
-        """See :func:`socketpool.rsi.blocks.write_file_block`."""
+        """See :func:`socketpool.protocol.blocks.write_file_block`."""
         return blocks.write_file_block(self.stream, target, max_size=self.limits.archive_size)

@@ -12,11 +12,11 @@ import zlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from socketpool.archive.errors import ForbiddenShape
 from socketpool.archive.extract import extract_member, open_incoming
 from socketpool.archive.names import show
-from socketpool.archive.records import UTF8
+from socketpool.archive.refusals import ForbiddenShape
 from socketpool.archive.writer import Entry, write_archive
+from socketpool.archive.ziprecords import UTF8
 from socketpool.errors import ServiceFailed
 from socketpool.rsi.members import server_limits
 

@@ -15,17 +15,17 @@ import uvloop
 
 from socketpool.config.settings import Settings
 from socketpool.config.statedir import StateDir
+from socketpool.credentials.tokens import LeaseTokens, read_secret
 from socketpool.errors import ConfigError, SocketpoolError
 from socketpool.logs import log_in_batches
-from socketpool.rsi.tokens import LeaseTokens, read_secret
-from socketpool.server.app import make_app
-from socketpool.server.http import BoundedHttp
-from socketpool.server.keeper import Keeper
-from socketpool.server.lane import LeaseLane
-from socketpool.sockets import listen_on
+from socketpool.server.api.app import make_app
+from socketpool.server.http.fastpath import LeaseLane
+from socketpool.server.http.protocol import BoundedHttp
+from socketpool.server.poolmanager import Keeper
 from socketpool.store.sqlite import SqliteLeaseStore
 from socketpool.supervision.launch import end_with_supervisord
 from socketpool.supervision.rpc import Supervisor
+from socketpool.system.sockets import listen_on
 
 if TYPE_CHECKING:
     import socket

@@ -16,16 +16,16 @@ from socketpool.core.records import Instance
 from socketpool.core.warmset import surplus_blocks
 from socketpool.errors import SocketpoolError
 from socketpool.supervision import conf
-from socketpool.supervision.processes import busy_ports
 from socketpool.supervision.rpc import ConfigRefused
+from socketpool.system.processes import busy_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from socketpool.config.statedir import StateDir
     from socketpool.core.pool import Pool
-    from socketpool.server.worker import Worker
     from socketpool.supervision.rpc import Supervisor
+    from socketpool.supervision.rpcthread import Worker
 
 MOST_IN_BLOCK = 64
 """A smaller block is given up sooner, a larger one costs supervisord less."""

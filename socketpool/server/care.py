@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from socketpool.core.lifecycle import MOVING, InstanceEvent, InstanceState
 from socketpool.core.pool import EXITS_BEFORE_FAILED
 from socketpool.supervision.logtail import last_lines
-from socketpool.supervision.processes import started
+from socketpool.system.processes import started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from socketpool.core.backoff import Backoff
     from socketpool.core.pool import Pool
     from socketpool.core.records import Instance
-    from socketpool.server.worker import Worker
     from socketpool.supervision.rpc import ProcessInfo, Supervisor
+    from socketpool.supervision.rpcthread import Worker
 
 log = logging.getLogger("socketpool.instances")
 

@@ -23,8 +23,8 @@ from socketpool.server.drains import Drains
 from socketpool.server.exits import ExitWatch
 from socketpool.server.probes import Prober
 from socketpool.server.starter import Starter
-from socketpool.server.worker import Worker
-from socketpool.supervision.listeners import Listeners, is_stopped
+from socketpool.supervision.rpcthread import Worker
+from socketpool.system.listeners import Listeners, is_stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 from socketpool.core.lifecycle import HELD, InstanceState
 from socketpool.supervision import launch
-from socketpool.supervision.listeners import Listeners, is_stopped
 from socketpool.supervision.notify import ALIVE, READY, Message, ReadyMessages
-from socketpool.supervision.processes import child_of
+from socketpool.system.listeners import Listeners, is_stopped
+from socketpool.system.processes import child_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,8 +15,8 @@ import psutil
 
 from socketpool.errors import SocketpoolError
 from socketpool.supervision import conf
-from socketpool.supervision.listeners import Foreign, Listeners
-from socketpool.supervision.processes import child_of, end, orphans
+from socketpool.system.listeners import Foreign, Listeners
+from socketpool.system.processes import child_of, end, orphans
 
 if TYPE_CHECKING:
     from socketpool.config.statedir import StateDir

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from socketpool.core.pool import Pool
     from socketpool.core.records import Instance
-    from socketpool.server.worker import Worker
     from socketpool.supervision.rpc import Supervisor
+    from socketpool.supervision.rpcthread import Worker
 
 PATIENCE = 0.25
 """Seconds to wait for those that start already; one that takes long must not hold up the rest."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from socketpool.core.clients import OPERATOR
+from socketpool.core.permissions import OPERATOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from socketpool.core.clients import Client
+    from socketpool.core.permissions import Client
     from socketpool.core.pool import Pool
     from socketpool.errors import NoCapacity
 

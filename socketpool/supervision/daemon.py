@@ -17,14 +17,14 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from socketpool.credentials.tokens import ensure_secret, read_secret
 from socketpool.errors import ConfigError, SocketpoolError, TimedOut
-from socketpool.rsi.tokens import ensure_secret, read_secret
 from socketpool.supervision import conf
 from socketpool.supervision.files import spec_texts, write_settings
 from socketpool.supervision.launch import die_with_parent
 from socketpool.supervision.logtail import PipeTail, last_lines
-from socketpool.supervision.processes import end, strays, why_not
 from socketpool.supervision.rpc import Supervisor, SupervisorUnreachable
+from socketpool.system.processes import end, strays, why_not
 
 if TYPE_CHECKING:
     from collections.abc import Callable

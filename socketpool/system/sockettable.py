@@ -2,7 +2,7 @@
 
 This is the one place that knows the format of the table: the server, the doctor, the tunnel (which
 reads a remote host's table) and the tests take their rows from here.  Which *process* has a socket
-is not in the table; see :mod:`socketpool.supervision.listeners`.
+is not in the table; see :mod:`socketpool.system.listeners`.
 """
 
 from __future__ import annotations

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Self
 
 from socketpool.client.api import ClientLease, Leased
 from socketpool.client.roundtrip import RoundTrip, Summary, Wishes
+from socketpool.credentials.fence import Fence
+from socketpool.credentials.tokens import LeaseClaim, LeaseTokens, read_secret
 from socketpool.errors import NoCapacity, NotAuthorised, ServiceFailed, TimedOut, UsageError
-from socketpool.rsi import workspace as workspaces_of
-from socketpool.rsi.fence import Fence
-from socketpool.rsi.tokens import LeaseClaim, LeaseTokens, read_secret
+from socketpool.rsi.runner import workspace as workspaces_of
 from socketpool.supervision import conf, launch
-from socketpool.supervision.listeners import Listeners
 from socketpool.supervision.notify import READY, ReadyMessages
-from socketpool.supervision.processes import child_of, end, strays
+from socketpool.system.listeners import Listeners
+from socketpool.system.processes import child_of, end, strays
 from socketpool.testing.places import HOST, find_services, private_state, spec_of
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from socketpool.config.fields import Address
 from socketpool.config.models import DEFAULT_PORTS, LeaseSettings
 from socketpool.config.settings import Service, Settings, read_service, shipped_catalogue
 from socketpool.config.statedir import StateDir
+from socketpool.credentials.tokens import ensure_secret
 from socketpool.errors import ConfigError
-from socketpool.rsi.tokens import ensure_secret
 from socketpool.supervision.files import service_spec
 
 if TYPE_CHECKING:

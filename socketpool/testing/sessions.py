@@ -20,20 +20,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from socketpool.archive.writer import Entry, write_archive
 from socketpool.client.api import Leased
-from socketpool.client.portions import DownloadClient, Portion, VendorClient
+from socketpool.client.serviceclients import DownloadClient, Portion, VendorClient
 from socketpool.config.settings import read_service
+from socketpool.credentials.fence import Fence, Tenure
+from socketpool.credentials.tokens import LeaseClaim, LeaseTokens, read_secret
 from socketpool.errors import ConfigError, SocketpoolError
-from socketpool.rsi import workspace as workspaces_of
-from socketpool.rsi.blocks import send_file_block
+from socketpool.protocol.blocks import send_file_block
+from socketpool.protocol.filesource import OpenFile
+from socketpool.protocol.frames import ConnectionCut
+from socketpool.protocol.session import FOR_THE_CLIENT, read_greeting, send_error, send_event
 from socketpool.rsi.executable import ExecutableVendor
-from socketpool.rsi.fence import Fence, Tenure
-from socketpool.rsi.filesource import OpenFile
-from socketpool.rsi.frames import ConnectionCut
-from socketpool.rsi.runner import load_class
+from socketpool.rsi.runner import workspace as workspaces_of
+from socketpool.rsi.runner.parent import load_class
+from socketpool.rsi.runner.sessionprocess import verdict
 from socketpool.rsi.service import SessionLimits
-from socketpool.rsi.session import FOR_THE_CLIENT, read_greeting, send_error, send_event
-from socketpool.rsi.sessionprocess import verdict
-from socketpool.rsi.tokens import LeaseClaim, LeaseTokens, read_secret
 from socketpool.supervision.launch import fill
 from socketpool.testing.places import HOST, private_state, shipped, spec_of
 
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 
     from socketpool.config.settings import Service
     from socketpool.config.statedir import StateDir
+    from socketpool.rsi.runner.workspace import Workspace
     from socketpool.rsi.service import ServiceServer
     from socketpool.rsi.vendor import VendorServer
-    from socketpool.rsi.workspace import Workspace
 
     ServiceFactory = Callable[[socket.socket, Workspace, SessionLimits], ServiceServer]
 

@@ -20,7 +20,7 @@ from paramiko.ssh_exception import (
     SSHException,
 )
 
-from socketpool.tunnel.errors import HostUnreachable, LoginRefused
+from socketpool.tunnel.failures import HostUnreachable, LoginRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from socketpool.errors import ConfigError
-from socketpool.tunnel.errors import HostKeyRefused
+from socketpool.tunnel.failures import HostKeyRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

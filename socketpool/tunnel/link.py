@@ -14,12 +14,7 @@ from paramiko.ssh_exception import ChannelException, SSHException
 from socketpool.errors import PoolUnreachable
 from socketpool.tunnel.auth import Identities
 from socketpool.tunnel.channel import TunnelStream
-from socketpool.tunnel.errors import (
-    ForwardProhibited,
-    HostUnreachable,
-    TargetRefused,
-    TunnelDown,
-)
+from socketpool.tunnel.failures import ForwardProhibited, HostUnreachable, TargetRefused, TunnelDown
 from socketpool.tunnel.hostkeys import HostKey, KnownHosts, check_host_key, host_name
 from socketpool.tunnel.opening import Openings
 from socketpool.tunnel.packets import Packets

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from socketpool.errors import ConfigError
-from socketpool.sockets import listen_on
+from socketpool.system.sockets import listen_on
 from socketpool.tunnel.forward import BACKLOG
 
 if TYPE_CHECKING:

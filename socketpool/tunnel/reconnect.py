@@ -16,8 +16,8 @@ import time
 from typing import TYPE_CHECKING
 
 from socketpool.errors import NotAuthorised, SocketpoolError
-from socketpool.tunnel.errors import TunnelDown, TunnelFailed
-from socketpool.tunnel.lifecycle import TUNNEL, TunnelEvent, TunnelState
+from socketpool.tunnel.failures import TunnelDown, TunnelFailed
+from socketpool.tunnel.states import TUNNEL, TunnelEvent, TunnelState
 from socketpool.tunnel.threads import start
 
 if TYPE_CHECKING:

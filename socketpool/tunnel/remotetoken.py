@@ -16,7 +16,7 @@ from paramiko.ssh_exception import SSHException
 
 from socketpool.config.fields import EVERYWHERE, Address
 from socketpool.config.statedir import SETTINGS, TOKEN
-from socketpool.rsi.tokens import parse_secret
+from socketpool.credentials.tokens import parse_secret
 from socketpool.system.sockettable import PROC, TABLES, parse_listening
 
 if TYPE_CHECKING:

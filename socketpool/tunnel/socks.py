@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from socketpool.errors import NotAuthorised, SocketpoolError
-from socketpool.tunnel.errors import TargetRefused
+from socketpool.tunnel.failures import TargetRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable

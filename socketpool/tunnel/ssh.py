@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from socketpool.config.destination import Destination
     from socketpool.tunnel.auth import Ask
-    from socketpool.tunnel.lifecycle import TunnelState
+    from socketpool.tunnel.states import TunnelState
 
 
 def open_tunnel(

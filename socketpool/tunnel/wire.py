@@ -11,7 +11,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from socketpool.tunnel.errors import HostUnreachable
+from socketpool.tunnel.failures import HostUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

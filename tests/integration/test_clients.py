@@ -11,8 +11,8 @@ import yaml
 from pools import PROBE, WEB, PoolMaker, ask_probe, kill, run_tool
 
 from socketpool.config.clients import token_hash
+from socketpool.credentials.tokens import LeaseClaim, LeaseTokens
 from socketpool.errors import NotAuthorised
-from socketpool.rsi.tokens import LeaseClaim, LeaseTokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

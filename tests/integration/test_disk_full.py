@@ -15,15 +15,15 @@ from waiting import eventually
 from socketpool.archive.implode import FileRange
 from socketpool.archive.policy import find_policy
 from socketpool.archive.sources import open_source
-from socketpool.client.portions import UploadClient
+from socketpool.client.serviceclients import UploadClient
 from socketpool.errors import ArchiveError
-from socketpool.rsi.filesource import OpenFile
-from socketpool.rsi.frames import Kind, read_header, read_text, send, send_header
-from socketpool.rsi.session import await_event, errors_of_service
-from socketpool.rsi.transfer import FileRefused, FileTransfer
+from socketpool.protocol.filesource import OpenFile
+from socketpool.protocol.frames import Kind, read_header, read_text, send, send_header
+from socketpool.protocol.session import await_event, errors_of_service
+from socketpool.protocol.transfer import FileRefused, FileTransfer
 
 if TYPE_CHECKING:
-    from socketpool.rsi.tokens import LeaseClaim
+    from socketpool.credentials.tokens import LeaseClaim
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 

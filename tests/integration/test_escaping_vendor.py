@@ -14,9 +14,9 @@ from pools import PoolMaker, run_tool, session, shipped
 from waiting import eventually
 
 from socketpool.errors import ArchiveError, ServiceFailed
-from socketpool.rsi.blocks import send_file_block
-from socketpool.rsi.filesource import OpenFile
-from socketpool.rsi.session import await_event
+from socketpool.protocol.blocks import send_file_block
+from socketpool.protocol.filesource import OpenFile
+from socketpool.protocol.session import await_event
 from socketpool.rsi.tree import PATH_BYTES
 from tests.archives import canonical
 

@@ -14,8 +14,8 @@ import pytest
 from pools import PROBE, WEB, PoolMaker, ask_probe, belongings, connects, kill, place
 from waiting import eventually
 
+from socketpool.credentials.fence import Fence
 from socketpool.errors import NoCapacity, NotAuthorised
-from socketpool.rsi.fence import Fence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,7 +179,7 @@ def test_a_killed_pool_server_comes_back_with_its_leases(hardy_pool: RunningPool
 
 def test_generations_grow_across_restarts(hardy_pool: RunningPool) -> None:
     """A token of before can't be mistaken for one of after."""
-    from socketpool.rsi.tokens import LeaseTokens
+    from socketpool.credentials.tokens import LeaseTokens
 
     pool = hardy_pool
     tokens = LeaseTokens((pool.state / "lease.key").read_text().strip())

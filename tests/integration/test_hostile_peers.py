@@ -15,13 +15,13 @@ from aside import Aside
 from instances import Instance, running_instance
 from waiting import eventually
 
+from socketpool.credentials.tokens import LeaseClaim, LeaseTokens
 from socketpool.errors import NotAuthorised
-from socketpool.rsi.blocks import send_line_block
-from socketpool.rsi.frames import VERSION, Kind
-from socketpool.rsi.runner import MOST_GREETING
-from socketpool.rsi.session import await_event
-from socketpool.rsi.sessionprocess import HANDSHAKE_SECONDS
-from socketpool.rsi.tokens import LeaseClaim, LeaseTokens
+from socketpool.protocol.blocks import send_line_block
+from socketpool.protocol.frames import VERSION, Kind
+from socketpool.protocol.session import await_event
+from socketpool.rsi.runner.parent import MOST_GREETING
+from socketpool.rsi.runner.sessionprocess import HANDSHAKE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

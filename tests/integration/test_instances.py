@@ -16,7 +16,7 @@ from traffic import Traffic
 from waiting import eventually
 
 from socketpool.errors import SocketpoolError
-from socketpool.rsi.blocks import send_line_block
+from socketpool.protocol.blocks import send_line_block
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,9 +17,9 @@ from invariants import assert_all_free, assert_consistent
 from pools import PROBE, WEB, PoolMaker, ask_probe, kill, place, session
 from waiting import eventually
 
-from socketpool.rsi.blocks import send_line_block
-from socketpool.rsi.session import await_event
-from socketpool.server.queue import MOST_WAITING
+from socketpool.protocol.blocks import send_line_block
+from socketpool.protocol.session import await_event
+from socketpool.server.leases.queue import MOST_WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,11 +17,11 @@ from pools import PoolMaker, place, shipped
 
 from socketpool.client.api import Leased
 from socketpool.client.dial import dial_tcp
-from socketpool.client.portions import DownloadClient, Portion, VendorClient
+from socketpool.client.serviceclients import DownloadClient, Portion, VendorClient
 from socketpool.client.single import SingleStep
 from socketpool.errors import ArchiveError, ServiceFailed
-from socketpool.rsi.blocks import send_file_block
-from socketpool.rsi.filesource import OpenFile
+from socketpool.protocol.blocks import send_file_block
+from socketpool.protocol.filesource import OpenFile
 from tests.archives import canonical
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from socketpool.client.dial import dial_tcp
 from socketpool.client.reporter import Reporter
 from socketpool.client.roundtrip import RoundTrip, Wishes
 from socketpool.client.single import SingleStep
-from socketpool.rsi.frames import VERSION, Kind
+from socketpool.protocol.frames import VERSION, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,11 +11,11 @@ import pytest
 from pools import PROBE, ask_probe, connects, ended, place, session
 from waiting import eventually
 
+from socketpool.credentials.tokens import LeaseClaim, LeaseTokens
 from socketpool.errors import NotAuthorised, ServiceFailed, SocketpoolError, TimedOut
-from socketpool.rsi.blocks import read_line_block, send_line_block
-from socketpool.rsi.frames import ConnectionCut
-from socketpool.rsi.session import await_event, greet
-from socketpool.rsi.tokens import LeaseClaim, LeaseTokens
+from socketpool.protocol.blocks import read_line_block, send_line_block
+from socketpool.protocol.frames import ConnectionCut
+from socketpool.protocol.session import await_event, greet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,8 +16,8 @@ from pools import PROBE, PoolMaker, ask_probe, ended, place, session
 from waiting import eventually
 
 from socketpool.errors import NotAuthorised, SocketpoolError
-from socketpool.rsi.blocks import read_line_block, send_line_block
-from socketpool.rsi.session import await_event
+from socketpool.protocol.blocks import read_line_block, send_line_block
+from socketpool.protocol.session import await_event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

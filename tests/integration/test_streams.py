@@ -19,15 +19,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from socketpool.errors import TimedOut
-from socketpool.rsi.blocks import (
+from socketpool.protocol.blocks import (
     read_line_block,
     send_file_block,
     send_line_block,
     write_file_block,
 )
-from socketpool.rsi.filesource import OpenFile
-from socketpool.rsi.frames import MAX_LINE_BYTES, ConnectionCut, Stream
-from socketpool.rsi.transfer import FileRefused, FileTransfer, TransferState
+from socketpool.protocol.filesource import OpenFile
+from socketpool.protocol.frames import MAX_LINE_BYTES, ConnectionCut, Stream
+from socketpool.protocol.transfer import FileRefused, FileTransfer, TransferState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -29,9 +29,9 @@ from socketpool.errors import (
     TimedOut,
     UsageError,
 )
+from socketpool.protocol.blocks import read_line_block, send_line_block
+from socketpool.protocol.session import await_event, greet
 from socketpool.rsi import VendorServer
-from socketpool.rsi.blocks import read_line_block, send_line_block
-from socketpool.rsi.session import await_event, greet
 from socketpool.testing import Double, InProcessPool, Progress, process, write_double
 
 if TYPE_CHECKING:

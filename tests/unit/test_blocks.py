@@ -15,15 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from socketpool.errors import SocketpoolError, TimedOut
-from socketpool.rsi.blocks import (
+from socketpool.protocol.blocks import (
     read_line_block,
     send_file_block,
     send_line_block,
     write_file_block,
 )
-from socketpool.rsi.filesource import OpenFile, SourceChanged
-from socketpool.rsi.frames import MAX_LINE_BYTES, VERSION, ConnectionCut, Kind, ProtocolError
-from socketpool.rsi.transfer import TRANSFER, FileRefused, FileTransfer, TransferState
+from socketpool.protocol.filesource import OpenFile, SourceChanged
+from socketpool.protocol.frames import MAX_LINE_BYTES, VERSION, ConnectionCut, Kind, ProtocolError
+from socketpool.protocol.transfer import TRANSFER, FileRefused, FileTransfer, TransferState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

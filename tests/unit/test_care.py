@@ -14,7 +14,7 @@ from socketpool.core.pool import Pool
 from socketpool.core.ports import PortRange
 from socketpool.core.records import Instance, ServicePlan
 from socketpool.server.care import Care
-from socketpool.supervision.processes import started
+from socketpool.system.processes import started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

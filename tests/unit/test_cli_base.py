@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from socketpool.cli import client, main, server, stepclient, stepserver
 from socketpool.cli.base import HELP_NAMES, HostType, PortType, exit_code_of, howto, printable
-from socketpool.cli.summary import summary_lines
+from socketpool.cli.summarytext import summary_lines
 from socketpool.client.summary import Summary
 from socketpool.errors import SocketpoolError, TimedOut, UsageError
 from socketpool.logs import JsonFormatter

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from socketpool.cli.service import PLAIN, PROGRAM, VENDOR, Kind, make_service
+from socketpool.cli.newservice import PLAIN, PROGRAM, VENDOR, Kind, make_service
 from socketpool.config.settings import read_service
 from socketpool.errors import ConfigError, UsageError
 from socketpool.testing import process

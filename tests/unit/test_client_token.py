@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from socketpool.client.token import find_access, local_address
+from socketpool.client.apitoken import find_access, local_address
 from socketpool.config.statedir import StateDir
 from socketpool.errors import ConfigError, NotAuthorised, PoolUnreachable
 

@@ -14,8 +14,8 @@ from socketpool.config.fields import (
     parse_duration,
     parse_size,
 )
-from socketpool.config.hostfacts import ephemeral_ports, is_loopback, resolve
 from socketpool.errors import ConfigError
+from socketpool.system.hostfacts import ephemeral_ports, is_loopback, resolve
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from socketpool.cli.service import service
+from socketpool.cli.newservice import service
 from socketpool.config.models import PoolFile, ServiceFile
 from socketpool.config.profiles import ClientFile
 from socketpool.core.lifecycle import INSTANCE, LEASE, mermaid
-from socketpool.rsi.transfer import TRANSFER
-from socketpool.tunnel.lifecycle import TUNNEL
+from socketpool.protocol.transfer import TRANSFER
+from socketpool.tunnel.states import TUNNEL
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from socketpool.rsi.fence import Fence, Tenure
+from socketpool.credentials.fence import Fence, Tenure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def test_only_the_generation_that_was_admitted_is_admitted(tmp_path: Path) -> No
 
 def test_readers_in_other_processes_see_the_end_at_once(tmp_path: Path) -> None:
     code = (
-        "import pathlib, sys; from socketpool.rsi.fence import *;"
+        "import pathlib, sys; from socketpool.credentials.fence import *;"
         "held = Tenure(Fence.open(pathlib.Path(sys.argv[1])), 2000, 7);"
         "print(held.lasts(), flush=True); sys.stdin.readline(); print(held.lasts(), flush=True)"
     )

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from socketpool.errors import NoCapacity
-from socketpool.server import guard
-from socketpool.server.guard import MAX_BODY_BYTES, Guard, problem
+from socketpool.server.api import auth
+from socketpool.server.api.auth import MAX_BODY_BYTES, Guard, problem
 
 TOKEN = "the-token"
 AUTHORISED = [(b"authorization", b"Bearer the-token")]
@@ -136,7 +136,7 @@ def test_a_larger_body_is_refused_as_soon_as_that_is_clear(path: str, hang: bool
 
 
 def test_a_body_that_does_not_come_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "BODY_SECONDS", 0.05)
+    monkeypatch.setattr(auth, "BODY_SECONDS", 0.05)
     status, _, details, application = ask(headers=AUTHORISED, chunks=(b"{",), hang=True)
     assert status == 408
     assert details["code"] == "timed-out"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from socketpool.core.records import Grant
-from socketpool.server.journal import Journal
+from socketpool.server.leases.journal import Journal
 from socketpool.store.contract import Change, Forget, LeaseRecord, Save, StoreError
 from socketpool.store.sqlite import SqliteLeaseStore
 

@@ -12,18 +12,24 @@ import pytest
 
 from socketpool.config.models import LeaseSettings
 from socketpool.config.statedir import StateDir
-from socketpool.core.clients import OPERATOR, Client
 from socketpool.core.lifecycle import InstanceEvent, InstanceState
+from socketpool.core.permissions import OPERATOR, Client
 from socketpool.core.pool import Pool
 from socketpool.core.ports import PortRange
 from socketpool.core.records import Instance, ServicePlan
+from socketpool.credentials.fence import Fence
+from socketpool.credentials.tokens import LeaseTokens
 from socketpool.errors import NoCapacity, NotAuthorised, UsageError
-from socketpool.rsi.fence import Fence
-from socketpool.rsi.tokens import LeaseTokens
-from socketpool.server.asking import Ask, KeyReused, NoSuchLease, QuotaExceeded, ServiceUnknown
-from socketpool.server.journal import Journal
-from socketpool.server.leases import LeaseKeeper
-from socketpool.server.recovery import live_leases, sweep, workspaces_on_disk
+from socketpool.server.leases.journal import Journal
+from socketpool.server.leases.leasemanager import LeaseKeeper
+from socketpool.server.leases.recovery import live_leases, sweep, workspaces_on_disk
+from socketpool.server.leases.terms import (
+    Ask,
+    KeyReused,
+    NoSuchLease,
+    QuotaExceeded,
+    ServiceUnknown,
+)
 from socketpool.store.contract import StoreError
 from socketpool.store.sqlite import SqliteLeaseStore
 from socketpool.supervision.rpc import ProcessInfo

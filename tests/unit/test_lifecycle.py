@@ -19,7 +19,7 @@ from socketpool.core.lifecycle import (
     Machine,
     mermaid,
 )
-from socketpool.tunnel.lifecycle import TUNNEL, TunnelEvent, TunnelState
+from socketpool.tunnel.states import TUNNEL, TunnelEvent, TunnelState
 
 MACHINES: list[tuple[Machine[Any, Any], Any, Any]] = [
     (INSTANCE, InstanceState, InstanceEvent),

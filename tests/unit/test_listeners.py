@@ -14,8 +14,8 @@ import psutil
 import pytest
 from waiting import eventually
 
-from socketpool.supervision.listeners import Listeners, is_stopped
-from socketpool.supervision.processes import child_of
+from socketpool.system.listeners import Listeners, is_stopped
+from socketpool.system.processes import child_of
 
 GRANDCHILD = """
 import os, socket, sys, time

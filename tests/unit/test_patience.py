@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from socketpool.client import patience as patience_module
+from socketpool.client import retries
 from socketpool.client.api import PoolClient
-from socketpool.client.patience import RESTART_SECONDS, Patience, parse_retry_after
+from socketpool.client.retries import RESTART_SECONDS, Patience, parse_retry_after
 from socketpool.errors import NoCapacity, NotAuthorised, PoolUnreachable
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def test_a_release_whose_reply_was_lost_has_succeeded() -> None:
 
 
 def test_a_server_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience_module, "RESTART_SECONDS", 0.3)
+    monkeypatch.setattr(retries, "RESTART_SECONDS", 0.3)
     client = PoolClient("127.0.0.1", free_port(), "t", known=True)
     with pytest.raises(PoolUnreachable, match="nothing listens at"):
         client.renew("abc")

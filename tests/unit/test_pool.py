@@ -9,7 +9,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from socketpool.core.clients import OPERATOR
 from socketpool.core.lifecycle import (
     HELD,
     INSTANCE,
@@ -20,6 +19,7 @@ from socketpool.core.lifecycle import (
     LeaseEvent,
     LeaseState,
 )
+from socketpool.core.permissions import OPERATOR
 from socketpool.core.pool import (
     EXITS_BEFORE_FAILED,
     REST_SECONDS,

@@ -21,10 +21,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 from socketpool.errors import NotAuthorised, SocketpoolError, TimedOut
-from socketpool.rsi.blocks import write_file_block
-from socketpool.rsi.frames import ConnectionCut, ProtocolError
-from socketpool.rsi.service import ServiceServer, SessionLimits
-from socketpool.rsi.session import (
+from socketpool.protocol.blocks import write_file_block
+from socketpool.protocol.frames import ConnectionCut, ProtocolError
+from socketpool.protocol.session import (
     await_event,
     errors_of_service,
     greet,
@@ -32,14 +31,15 @@ from socketpool.rsi.session import (
     send_error,
     send_event,
 )
-from socketpool.rsi.transfer import (
+from socketpool.protocol.transfer import (
     TRANSFER,
     FileRefused,
     FileTransfer,
     TransferEvent,
     TransferState,
 )
-from socketpool.rsi.workspace import Workspace
+from socketpool.rsi.runner.workspace import Workspace
+from socketpool.rsi.service import ServiceServer, SessionLimits
 
 MAX_SIZE = 10_000
 TOKEN = "right"

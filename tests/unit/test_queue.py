@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from socketpool.errors import NoCapacity
-from socketpool.server.queue import MOST_WAITING, Waiter, WaitQueue
+from socketpool.server.leases.queue import MOST_WAITING, Waiter, WaitQueue
 
 
 class Customer(Waiter):

@@ -12,7 +12,7 @@ from rich.console import Console
 from socketpool.cli import bars
 from socketpool.cli.bars import BarReporter
 from socketpool.cli.progress import JsonReporter, PlainReporter, make_reporter
-from socketpool.cli.summary import summary_lines
+from socketpool.cli.summarytext import summary_lines
 from socketpool.client.reporter import Reporter, Step
 from socketpool.client.summary import Summary
 from socketpool.errors import UsageError

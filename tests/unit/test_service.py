@@ -9,10 +9,10 @@ import pytest
 
 from socketpool.archive.writer import Entry, write_archive
 from socketpool.errors import ServiceFailed, TimedOut
+from socketpool.protocol.session import await_event, send_event
 from socketpool.rsi import ServiceServer, VendorServer
+from socketpool.rsi.runner.workspace import Workspace, WorkspaceLock
 from socketpool.rsi.service import SessionLimits
-from socketpool.rsi.session import await_event, send_event
-from socketpool.rsi.workspace import Workspace, WorkspaceLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,15 +17,15 @@ from socketpool.errors import (
     SocketpoolError,
     TimedOut,
 )
-from socketpool.rsi.blocks import (
+from socketpool.protocol.blocks import (
     ProtocolError,
     read_line_block,
     send_file_block,
     send_line_block,
     write_file_block,
 )
-from socketpool.rsi.filesource import OpenFile
-from socketpool.rsi.session import (
+from socketpool.protocol.filesource import OpenFile
+from socketpool.protocol.session import (
     await_event,
     errors_of_service,
     greet,
@@ -33,7 +33,7 @@ from socketpool.rsi.session import (
     send_error,
     send_event,
 )
-from socketpool.rsi.transfer import FileRefused
+from socketpool.protocol.transfer import FileRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ import pytest
 from waiting import eventually
 
 from socketpool.errors import TimedOut
-from socketpool.rsi.slots import Slots
+from socketpool.rsi.runner.slots import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

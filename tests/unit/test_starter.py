@@ -12,8 +12,8 @@ from socketpool.core.ports import PortRange
 from socketpool.core.records import Instance, ServicePlan
 from socketpool.errors import SocketpoolError
 from socketpool.server.starter import Starter
-from socketpool.server.worker import Worker
 from socketpool.supervision.rpc import Supervisor
+from socketpool.supervision.rpcthread import Worker
 
 REGISTERED = InstanceState.REGISTERED
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from itsdangerous import URLSafeSerializer
 
+from socketpool.credentials.tokens import LeaseClaim, LeaseTokens, ensure_secret, read_secret
 from socketpool.errors import ConfigError, NotAuthorised
-from socketpool.rsi.tokens import LeaseClaim, LeaseTokens, ensure_secret, read_secret
 
 if TYPE_CHECKING:
     from pathlib import Path

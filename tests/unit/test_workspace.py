@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 from waiting import eventually
 
+from socketpool.credentials.fence import Fence, Tenure
+from socketpool.credentials.tokens import LeaseClaim
 from socketpool.errors import NotAuthorised, ServiceFailed, TimedOut
-from socketpool.rsi import workspace
-from socketpool.rsi.fence import Fence, Tenure
-from socketpool.rsi.tokens import LeaseClaim
-from socketpool.rsi.workspace import Workspace, WorkspaceLock
+from socketpool.rsi.runner import workspace
+from socketpool.rsi.runner.workspace import Workspace, WorkspaceLock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,7 +133,7 @@ def test_the_lock_is_given_back_when_the_work_fails(folder: Path) -> None:
 def test_the_lock_ends_with_the_process_that_holds_it(folder: Path) -> None:
     root = enter(folder).root
     code = (
-        "import pathlib, sys, time; from socketpool.rsi.workspace import *;"
+        "import pathlib, sys, time; from socketpool.rsi.runner.workspace import *;"
         "WorkspaceLock(Workspace(pathlib.Path(sys.argv[1])), patience=1).lock();"
         "print('locked', flush=True); time.sleep(1000)"
     )

@@ -6,7 +6,7 @@ import hashlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from socketpool.rsi import blocks, transfer
+from socketpool.protocol import blocks, transfer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

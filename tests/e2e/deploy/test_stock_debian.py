@@ -16,7 +16,7 @@ from tunnels import Told, take_all, tunnel_through
 from waiting import eventually
 
 from socketpool.tunnel.account import DEFAULT_USER, KEY_OPTIONS
-from socketpool.tunnel.errors import ForwardProhibited
+from socketpool.tunnel.failures import ForwardProhibited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

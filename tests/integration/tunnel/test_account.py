@@ -17,7 +17,7 @@ from tunnels import echo, serving, tunnel_through
 from waiting import eventually
 
 from socketpool.tunnel.account import KEY_OPTIONS
-from socketpool.tunnel.errors import ForwardProhibited
+from socketpool.tunnel.failures import ForwardProhibited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,7 +21,7 @@ from sshd import keygen
 from waiting import eventually
 
 from socketpool.cli.tunnel import tunnel as tunnel_command
-from socketpool.tunnel.errors import TunnelFailed
+from socketpool.tunnel.failures import TunnelFailed
 from socketpool.tunnel.link import Link
 
 if TYPE_CHECKING:

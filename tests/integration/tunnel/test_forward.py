@@ -25,7 +25,7 @@ from tunnels import (
 from waiting import eventually
 
 from socketpool.errors import ConfigError
-from socketpool.sockets import listen_on
+from socketpool.system.sockets import listen_on
 from socketpool.tunnel.forward import BACKLOG, Forwarder, to_port
 from socketpool.tunnel.loopback import listen_for
 

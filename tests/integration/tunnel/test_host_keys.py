@@ -9,7 +9,7 @@ import pytest
 from sshd import HOST, keygen
 from tunnels import Told, tunnel_through
 
-from socketpool.tunnel.errors import HostKeyRefused
+from socketpool.tunnel.failures import HostKeyRefused
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from tunnels import Told, echo, serving, tunnel_through
 from waiting import eventually
 
 from socketpool.errors import ConfigError
-from socketpool.tunnel.errors import HostUnreachable, LoginRefused
+from socketpool.tunnel.failures import HostUnreachable, LoginRefused
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from sshd import keygen
 from tunnels import HOST, Told, echo, serving, take_all, tunnel_through
 from waiting import eventually
 
-from socketpool.tunnel.errors import HostKeyRefused, TunnelDown
+from socketpool.tunnel.failures import HostKeyRefused, TunnelDown
 from socketpool.tunnel.reconnect import DIAL_SECONDS
 
 if TYPE_CHECKING:

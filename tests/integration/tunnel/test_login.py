@@ -13,7 +13,7 @@ import pytest
 from sshd import keygen
 from tunnels import Told, tunnel_through
 
-from socketpool.tunnel.errors import LoginRefused
+from socketpool.tunnel.failures import LoginRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,7 +23,7 @@ from tunnels import (
 )
 from waiting import eventually
 
-from socketpool.tunnel.errors import ForwardProhibited, TargetRefused
+from socketpool.tunnel.failures import ForwardProhibited, TargetRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

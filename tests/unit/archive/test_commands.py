@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from socketpool.archive import errors as e
+from socketpool.archive import refusals as e
 from socketpool.archive.plan import make_plan
 from socketpool.archive.policy import default_policy
 from socketpool.archive.receipt import build_receipt, write_receipt

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from socketpool.archive import commit
-from socketpool.archive import errors as e
+from socketpool.archive import refusals as e
 from tests.archives import Spec, build
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def test_stale_temporary_files_are_swept_and_others_are_not(engine: Engine) -> N
 FILL = """
 import resource, sys
 from pathlib import Path
-from socketpool.archive.errors import NoSpace
+from socketpool.archive.refusals import NoSpace
 from socketpool.archive.manifest import Manifest
 from socketpool.archive.merge import merge
 import signal

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from socketpool.archive.errors import NotAnArchive
+from socketpool.archive.refusals import NotAnArchive
 from socketpool.archive.sources import open_source
 from socketpool.cli.archive_commands import archive, plan
 from tests.archives import Spec, build, canonical

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from socketpool.archive import errors as e
+from socketpool.archive import refusals as e
 from socketpool.archive.manifest import Manifest
 from socketpool.archive.plan import make_plan
 from socketpool.archive.policy import default_policy

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from socketpool.archive import errors as e
+from socketpool.archive import refusals as e
 from socketpool.archive.reader import Archive
 from tests.archives import TIMES, UNIX_FIFO, UNIX_LINK, Built, Spec, build, canonical
 

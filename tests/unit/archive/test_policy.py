@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from socketpool.archive.errors import HookFailed
 from socketpool.archive.names import fold, is_unsafe, readings
 from socketpool.archive.plan import Candidate, make_plan
 from socketpool.archive.policy import Policy, default_policy, find_policy, load_policy
+from socketpool.archive.refusals import HookFailed
 from socketpool.archive.rules import RuleSet
 from socketpool.archive.sources import ZipSource
 from socketpool.errors import ConfigError

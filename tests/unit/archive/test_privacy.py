@@ -112,7 +112,7 @@ def test_large_members_neighbours_do_not_leave(engine: Engine) -> None:
 
 
 def test_what_hides_behind_packed_data_is_found(engine: Engine) -> None:
-    from socketpool.archive.errors import LyingMember
+    from socketpool.archive.refusals import LyingMember
 
     honest = build([Spec(b"a.html", SENT)])
     begin, end = honest.extents[0]

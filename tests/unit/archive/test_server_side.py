@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from socketpool.archive import errors as e
+from socketpool.archive import refusals as e
 from socketpool.archive.extract import extract_member, open_incoming
 from socketpool.archive.limits import Limits
 from socketpool.archive.writer import Entry, write_archive

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from socketpool.errors import ConfigError
-from socketpool.tunnel.errors import HostKeyRefused
+from socketpool.tunnel.failures import HostKeyRefused
 from socketpool.tunnel.hostkeys import (
     MAX_FILE_BYTES,
     HostKey,

@@ -9,7 +9,7 @@ import pytest
 from waiting import eventually
 
 from socketpool.tunnel import reconnect
-from socketpool.tunnel.errors import (
+from socketpool.tunnel.failures import (
     HostKeyRefused,
     HostUnreachable,
     TargetRefused,

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from socketpool.archive.plan import make_plan
 from socketpool.client.dial import Deadline
-from socketpool.rsi.blocks import write_file_block
-from socketpool.rsi.frames import ConnectionCut
+from socketpool.protocol.blocks import write_file_block
+from socketpool.protocol.frames import ConnectionCut
+from socketpool.protocol.session import await_event, errors_of_service, greet
+from socketpool.protocol.transfer import TRANSFER_ID_BYTES, FileTransfer
 from socketpool.rsi.interfaces import TransferInterface, UploaderInterface
-from socketpool.rsi.session import await_event, errors_of_service, greet
-from socketpool.rsi.transfer import TRANSFER_ID_BYTES, FileTransfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,8 +15,14 @@ from typing import TYPE_CHECKING
 from socketpool.archive.implode import FileRange
 from socketpool.core.lifecycle import Machine
 from socketpool.errors import ArchiveError, TimedOut
-from socketpool.rsi.filesource import Digest, FileSource, SourceChanged, pieces_from, read_range
-from socketpool.rsi.frames import (
+from socketpool.protocol.filesource import (
+    Digest,
+    FileSource,
+    SourceChanged,
+    pieces_from,
+    read_range,
+)
+from socketpool.protocol.frames import (
     ConnectionCut,
     Kind,
     ProtocolError,

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 from socketpool.config.clients import token_hash
 from socketpool.core.backoff import Backoff
-from socketpool.core.clients import OPERATOR, Client
+from socketpool.core.permissions import OPERATOR, Client
 from socketpool.core.pool import Pool
+from socketpool.credentials.fence import Fence
 from socketpool.errors import NoCapacity, SocketpoolError
-from socketpool.rsi.fence import Fence
 from socketpool.server.instances import InstanceKeeper
-from socketpool.server.journal import Journal
-from socketpool.server.leases import LeaseKeeper
+from socketpool.server.leases.journal import Journal
+from socketpool.server.leases.leasemanager import LeaseKeeper
+from socketpool.server.leases.recovery import empty_trash, live_leases, sweep, workspaces_on_disk
 from socketpool.server.reconcile import Reconciler
-from socketpool.server.recovery import empty_trash, live_leases, sweep, workspaces_on_disk
 from socketpool.server.reload import Reloaded, read_again
 from socketpool.store.contract import Forget
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from socketpool.config.settings import Settings
     from socketpool.config.statedir import StateDir
     from socketpool.core.records import Lease
-    from socketpool.rsi.tokens import LeaseTokens
+    from socketpool.credentials.tokens import LeaseTokens
     from socketpool.store.contract import LeaseStore
     from socketpool.supervision.rpc import Supervisor
 

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from socketpool.server.asking import Ask
+from socketpool.server.leases.terms import Ask
 
 if TYPE_CHECKING:
     from socketpool.core.lifecycle import LeaseEvent

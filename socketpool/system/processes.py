@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from socketpool.sockets import listen_on
+from socketpool.system.sockets import listen_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from socketpool.core.records import Lease
 from socketpool.errors import SocketpoolError
-from socketpool.server.queue import Waiter
-from socketpool.server.stories import Story
+from socketpool.server.leases.history import Story
+from socketpool.server.leases.queue import Waiter
 
 if TYPE_CHECKING:
     import asyncio
 
-    from socketpool.server.asking import Ask
+    from socketpool.server.leases.terms import Ask
 
 Answered = Callable[[Lease | SocketpoolError], None]
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from socketpool.archive.errors import SignedArchive, SourceUnreadable
 from socketpool.archive.policy import find_policy
 from socketpool.archive.receipt import build_receipt, write_receipt
+from socketpool.archive.refusals import SignedArchive, SourceUnreadable
 from socketpool.archive.sources import ZipSource, merge_into
 from socketpool.client.attempts import run_step
-from socketpool.client.portions import DownloadClient, Portion, UploadClient, VendorClient
 from socketpool.client.reporter import Reporter, Step
+from socketpool.client.serviceclients import DownloadClient, Portion, UploadClient, VendorClient
 from socketpool.client.summary import SentLine, Summary
 from socketpool.config.fields import Address
 from socketpool.errors import ArchiveError, SocketpoolError

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from socketpool.server.guard import MAX_BODY_BYTES
-from socketpool.server.lane import HotRequest, LeaseLane
+from socketpool.server.api.auth import MAX_BODY_BYTES
+from socketpool.server.http.fastpath import HotRequest, LeaseLane
 
 if TYPE_CHECKING:
     import asyncio

@@ -7,14 +7,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from socketpool.config.fields import DEFAULT_URL, EVERYWHERE
-from socketpool.core.clients import OPERATOR
-from socketpool.server.asking import NoSuchLease
-from socketpool.server.schema import StoryView
+from socketpool.core.permissions import OPERATOR
+from socketpool.server.api.schema import StoryView
+from socketpool.server.leases.terms import NoSuchLease
 
 if TYPE_CHECKING:
     from socketpool.core.records import Grant, Lease
-    from socketpool.server.keeper import Keeper
-    from socketpool.server.stories import Story
+    from socketpool.server.leases.history import Story
+    from socketpool.server.poolmanager import Keeper
 
 
 def lease_facts(keeper: Keeper, lease: Lease, host: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from socketpool.core.clients import OPERATOR
+from socketpool.core.permissions import OPERATOR
 from socketpool.errors import NoCapacity, NotAuthorised, SocketpoolError
 
 

@@ -12,12 +12,11 @@ from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 
 import socketpool
-from socketpool.core.clients import OPERATOR
-from socketpool.server.asking import Ask
-from socketpool.server.guard import CLIENT, Guard
-from socketpool.server.operations import operation_routes
-from socketpool.server.problems import ON_ERROR
-from socketpool.server.schema import (
+from socketpool.core.permissions import OPERATOR
+from socketpool.server.api.auth import CLIENT, Guard
+from socketpool.server.api.operatorroutes import operation_routes
+from socketpool.server.api.problems import ON_ERROR
+from socketpool.server.api.schema import (
     GrantedLease,
     InstanceView,
     LeaseRequest,
@@ -27,14 +26,15 @@ from socketpool.server.schema import (
     ServiceView,
     StoryView,
 )
-from socketpool.server.views import lease_facts, services_host, story_view
+from socketpool.server.api.views import lease_facts, services_host, story_view
+from socketpool.server.leases.terms import Ask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from starlette.types import ASGIApp
 
-    from socketpool.server.keeper import Keeper
+    from socketpool.server.poolmanager import Keeper
 
 SHOWS_TOKEN = Security(HTTPBearer(auto_error=False, description="the pool's API token"))
 """Only describes: `Guard` has checked the token before any route is looked for."""

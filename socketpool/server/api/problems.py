@@ -9,16 +9,16 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from socketpool.errors import ConfigError, NoCapacity, SocketpoolError, UsageError
-from socketpool.server.asking import (
+from socketpool.server.api.auth import problem
+from socketpool.server.api.operatorroutes import OperatorOnly
+from socketpool.server.drains import NoSuchTarget
+from socketpool.server.leases.terms import (
     KeyReused,
     NoSuchLease,
     QuotaExceeded,
     ServiceForbidden,
     ServiceUnknown,
 )
-from socketpool.server.drains import NoSuchTarget
-from socketpool.server.guard import problem
-from socketpool.server.operations import OperatorOnly
 from socketpool.store.contract import StoreError
 
 if TYPE_CHECKING:

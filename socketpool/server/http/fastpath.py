@@ -14,18 +14,18 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from socketpool.errors import SocketpoolError
-from socketpool.server.asking import Ask
-from socketpool.server.guard import shown_token
-from socketpool.server.problems import PROBLEM, rendered
-from socketpool.server.schema import LeaseRequest
-from socketpool.server.views import lease_facts, services_host
+from socketpool.server.api.auth import shown_token
+from socketpool.server.api.problems import PROBLEM, rendered
+from socketpool.server.api.schema import LeaseRequest
+from socketpool.server.api.views import lease_facts, services_host
+from socketpool.server.leases.terms import Ask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from socketpool.core.records import Lease
-    from socketpool.server.http import LaneReply
-    from socketpool.server.keeper import Keeper
+    from socketpool.server.http.protocol import LaneReply
+    from socketpool.server.poolmanager import Keeper
 
 LEASES = b"/v1/leases"
 ONE_LEASE = b"/v1/leases/"

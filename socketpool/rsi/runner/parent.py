@@ -22,16 +22,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from socketpool.credentials.fence import Fence
+from socketpool.credentials.tokens import LeaseTokens, read_secret
 from socketpool.logs import log_to_stderr
 from socketpool.rsi.executable import ExecutableVendor
-from socketpool.rsi.fence import Fence
+from socketpool.rsi.runner.sessionprocess import run_session
+from socketpool.rsi.runner.slots import Slots
 from socketpool.rsi.service import ServiceServer, SessionLimits
-from socketpool.rsi.sessionprocess import run_session
-from socketpool.rsi.slots import Slots
-from socketpool.rsi.tokens import LeaseTokens, read_secret
-from socketpool.sockets import listen_on
 from socketpool.supervision.launch import die_with_parent, limit_resources
 from socketpool.supervision.notify import AliveSocket, say_ready
+from socketpool.system.sockets import listen_on
 
 if TYPE_CHECKING:
     import socket
@@ -255,7 +255,3 @@ def main(argv: list[str]) -> None:
     log_to_stderr()
     spec = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
     Runner(spec, int(argv[1])).serve()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from socketpool.client.api import PoolClient
 from socketpool.config.fields import EVERYWHERE, Address
 from socketpool.config.statedir import StateDir
+from socketpool.credentials.tokens import read_secret
 from socketpool.errors import ConfigError, NotAuthorised
-from socketpool.rsi.tokens import read_secret
 
 ENVIRONMENT = "SOCKETPOOL_TOKEN_FILE"
 

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from socketpool.errors import ArchiveError, NotAuthorised, ServiceFailed, SocketpoolError, TimedOut
-from socketpool.rsi.blocks import read_line_block, send_line_block
-from socketpool.rsi.frames import ProtocolError, Stream
-from socketpool.rsi.transfer import UnexpectedLine
+from socketpool.protocol.blocks import read_line_block, send_line_block
+from socketpool.protocol.frames import ProtocolError, Stream
+from socketpool.protocol.transfer import UnexpectedLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from socketpool.config.models import DEFAULT_PORTS, LeaseSettings
 from socketpool.config.settings import Settings, read_service, shipped_catalogue
 from socketpool.config.statedir import StateDir
+from socketpool.credentials.fence import Fence
+from socketpool.credentials.tokens import LeaseClaim, LeaseTokens, ensure_secret
 from socketpool.errors import ConfigError
-from socketpool.rsi.fence import Fence
-from socketpool.rsi.tokens import LeaseClaim, LeaseTokens, ensure_secret
 from socketpool.supervision import launch
 from socketpool.supervision.files import service_spec
 

@@ -10,21 +10,21 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from socketpool.credentials.fence import Fence, Tenure
 from socketpool.errors import NotAuthorised, ServiceFailed, SocketpoolError, TimedOut
-from socketpool.rsi import workspace as workspaces_of
+from socketpool.protocol.frames import ConnectionCut
+from socketpool.protocol.session import FOR_THE_CLIENT, read_greeting, send_error, send_event
 from socketpool.rsi.crash import details_in_log
-from socketpool.rsi.fence import Fence, Tenure
-from socketpool.rsi.frames import ConnectionCut
-from socketpool.rsi.session import FOR_THE_CLIENT, read_greeting, send_error, send_event
+from socketpool.rsi.runner import workspace as workspaces_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from socketpool.credentials.tokens import LeaseTokens
+    from socketpool.rsi.runner.slots import Slots
+    from socketpool.rsi.runner.workspace import Workspace
     from socketpool.rsi.service import ServiceServer, SessionLimits
-    from socketpool.rsi.slots import Slots
-    from socketpool.rsi.tokens import LeaseTokens
-    from socketpool.rsi.workspace import Workspace
 
 HANDSHAKE_SECONDS = 5.0
 """A peer that has not shown a valid token by then is dropped, however slowly it types."""

@@ -6,14 +6,14 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from socketpool.rsi import workspace
+from socketpool.rsi.runner import workspace
 from socketpool.supervision.launch import wipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from socketpool.config.statedir import StateDir
-    from socketpool.rsi.fence import Fence
+    from socketpool.credentials.fence import Fence
     from socketpool.store.contract import LeaseRecord
     from socketpool.supervision.rpc import ProcessInfo
 

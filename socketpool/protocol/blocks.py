@@ -13,8 +13,8 @@ import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
-from socketpool.rsi.filesource import CHUNK, FileSource
-from socketpool.rsi.frames import (
+from socketpool.protocol.filesource import CHUNK, FileSource
+from socketpool.protocol.frames import (
     MAX_LINE_BYTES,
     Kind,
     ProtocolError,
@@ -25,13 +25,13 @@ from socketpool.rsi.frames import (
     receive,
     send_header,
 )
-from socketpool.rsi.transfer import TRANSFER_ID_BYTES, FileRefused, FileTransfer, unexpected
+from socketpool.protocol.transfer import TRANSFER_ID_BYTES, FileRefused, FileTransfer, unexpected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from socketpool.rsi.transfer import Progress
+    from socketpool.protocol.transfer import Progress
 
 PART_SUFFIX = ".part"
 NOTE_SUFFIX = ".stored"

@@ -13,15 +13,18 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from socketpool.core.clients import OPERATOR
 from socketpool.core.lifecycle import LeaseEvent, LeaseState
+from socketpool.core.permissions import OPERATOR
 from socketpool.core.pool import Exhausted, UnknownService
 from socketpool.core.records import Lease
+from socketpool.credentials.tokens import LeaseClaim
 from socketpool.errors import NoCapacity, SocketpoolError, UsageError
 from socketpool.logs import log_event
-from socketpool.rsi import workspace
-from socketpool.rsi.tokens import LeaseClaim
-from socketpool.server.asking import (
+from socketpool.rsi.runner import workspace
+from socketpool.server.leases.history import Stories
+from socketpool.server.leases.queue import WaitQueue
+from socketpool.server.leases.requests import ClientGone, Pending, Request
+from socketpool.server.leases.terms import (
     Ask,
     KeyReused,
     NoSuchLease,
@@ -29,9 +32,6 @@ from socketpool.server.asking import (
     ServiceForbidden,
     ServiceUnknown,
 )
-from socketpool.server.queue import WaitQueue
-from socketpool.server.requests import ClientGone, Pending, Request
-from socketpool.server.stories import Stories
 from socketpool.server.supply import PoolSupply
 from socketpool.store.contract import Forget, LeaseRecord, Save
 
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
 
     from socketpool.config.models import LeaseSettings
     from socketpool.config.statedir import StateDir
-    from socketpool.core.clients import Client
+    from socketpool.core.permissions import Client
     from socketpool.core.pool import Pool
-    from socketpool.rsi.fence import Fence
-    from socketpool.rsi.tokens import LeaseTokens
-    from socketpool.server.journal import Journal
-    from socketpool.server.requests import Answered
+    from socketpool.credentials.fence import Fence
+    from socketpool.credentials.tokens import LeaseTokens
+    from socketpool.server.leases.journal import Journal
+    from socketpool.server.leases.requests import Answered
     from socketpool.store.contract import StoreError
 
 log = logging.getLogger("socketpool.leases")

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from socketpool.core.clients import OPERATOR
+from socketpool.core.permissions import OPERATOR
 from socketpool.errors import NotAuthorised
-from socketpool.server.guard import CLIENT
-from socketpool.server.schema import Problem
+from socketpool.server.api.auth import CLIENT
+from socketpool.server.api.schema import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from socketpool.server.keeper import Keeper
+    from socketpool.server.poolmanager import Keeper
 
 
 class OperatorOnly(NotAuthorised):

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from socketpool.rsi.fence import Tenure
-    from socketpool.rsi.tokens import LeaseClaim
+    from socketpool.credentials.fence import Tenure
+    from socketpool.credentials.tokens import LeaseClaim
 
 _LEASE_ID = re.compile(r"[a-z0-9]{1,64}")
 

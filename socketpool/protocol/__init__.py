@@ -1,0 +1,1 @@
+"""What client and services say to each other: frames, blocks, transfers, sessions."""

@@ -1,0 +1,1 @@
+"""What runs a service on its port: a parent process, and a process for each session."""

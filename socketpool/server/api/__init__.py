@@ -1,0 +1,1 @@
+"""The HTTP API: routes, schema, views, authorisation, and errors as problem details."""

@@ -1,0 +1,1 @@
+"""The HTTP protocol under the API, and the fast path for leases."""

@@ -1,0 +1,1 @@
+"""Leases: queue, grants, history, durable commits, and recovery."""
