@@ -140,6 +140,7 @@ class LeaseMachine(RuleBasedStateMachine):
         self.fence = Fence.create(self.state.fence)
         self.journal = Journal(self.store, self.loop)
         self.journal._batches.put(None)  # its thread ends
+        self.journal._thread.join()  # before its queue is replaced: it might read the new one
         self.disk = SlowDisk(self.journal)
         self.journal._batches = self.disk  # type: ignore[assignment]
         self.pool = Pool(PLANS, PORTS, max_age=MAX_AGE, new_id=lambda: next(self.ids))
