@@ -6,23 +6,42 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from socketpool.errors import ServiceFailed
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+class NotLocked(ServiceFailed):
+    """There was an `unlock` without a `lock` before it."""
+
+    code = "not-locked"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the service unlocked a workspace that it had not locked",
+            hint="its operator has to call lock() before each unlock()",
+        )
+
+
 class SemaphoreInterface(ABC):
-    """The classic lock/unlock pair around the work on one lease's workspace."""
+    """The classic lock/unlock pair around the work on one lease's workspace.
+
+    It is re-entrant: whoever holds the lock may lock again, and others are let in after as many
+    calls of `unlock` as there were of `lock`.  The holder is one session; its threads share it.
+    """
 
     @abstractmethod
     def lock(self) -> None:
         """Wait until nobody else works on the workspace, then keep others out.
 
-        Raises :class:`~socketpool.errors.TimedOut` when that takes too long.
+        Returns at once to whoever holds the lock already.  Raises
+        :class:`~socketpool.errors.TimedOut` when it takes too long.
         """
 
     @abstractmethod
     def unlock(self) -> None:
-        """Let others in again."""
+        """Take one `lock` back; the last one lets others in again.  Raises `NotLocked`."""
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import socket
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ from socketpool.protocol.filesource import OpenFile
 from socketpool.protocol.frames import ConnectionCut, cut
 from socketpool.protocol.session import send_event
 from socketpool.protocol.transfer import TRANSFER_ID_BYTES
-from socketpool.rsi.interfaces import SemaphoreInterface
+from socketpool.rsi.interfaces import NotLocked, SemaphoreInterface
 from socketpool.rsi.runner.workspace import Workspace, WorkspaceLock
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from socketpool.protocol.frames import Stream
@@ -75,31 +77,52 @@ class ServiceServer(SemaphoreInterface, ABC):
         self.workspace = workspace
         self.limits = limits
         self._semaphore = WorkspaceLock(workspace, patience=limits.session_time)
+        self._locks = 0
 
     def lock(self) -> None:
-        """Keep the lease's other steps out of the workspace; raises TimedOut."""
+        """Keep the lease's other steps out of the workspace; raises TimedOut.
+
+        Within `transfer` they are kept out anyway: there it returns at once.
+        """
         self._semaphore.lock()
+        self._locks += 1
 
     def unlock(self) -> None:
-        """Let them in again."""
+        """Take one `lock` of the service's own back; raises `NotLocked` when there is none.
+
+        What the session itself locked stays locked until `transfer` has returned.
+        """
+        if self._locks == 0:
+            raise NotLocked
+        self._locks -= 1
         self._semaphore.unlock()
 
     @abstractmethod
     def transfer(self) -> None:
-        """Do the session's work; runs between `lock` and `unlock`."""
+        """Do the session's work; the workspace is locked meanwhile."""
 
     def run(self) -> dict[str, Any]:
         """The whole session; returns what the client is told at its end.
 
         A step that an earlier attempt has finished is not done again: only what that told is told.
         """
-        with self.locked():
+        with self._session_lock():
             require_client(self.stream)
             finished = self.workspace.finished()
             if finished is not None:
                 return finished
             self.work()
         return self.outcome()
+
+    @contextmanager
+    def _session_lock(self) -> Iterator[None]:
+        """The session's own lock; what the service locked and left so ends with it."""
+        with self._semaphore.locked():
+            try:
+                yield
+            finally:
+                while self._locks:
+                    self.unlock()
 
     def work(self) -> None:
         """What is done while the workspace is locked: `transfer` and what belongs to it."""

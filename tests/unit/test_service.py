@@ -11,6 +11,7 @@ from socketpool.archive.writer import Entry, write_archive
 from socketpool.errors import ServiceFailed, TimedOut
 from socketpool.protocol.session import await_event, send_event
 from socketpool.rsi import ServiceServer, VendorServer
+from socketpool.rsi.interfaces import NotLocked
 from socketpool.rsi.runner.workspace import Workspace, WorkspaceLock
 from socketpool.rsi.service import SessionLimits
 
@@ -54,6 +55,31 @@ class Chatty(VendorServer):
 
 def test_transfer_runs_between_lock_and_unlock(here: Workspace, pair: list[socket.socket]) -> None:
     assert Quick(pair[1], here, SessionLimits()).run() == {}
+    with WorkspaceLock(here, patience=0).locked():
+        pass
+
+
+class Locking(ServiceServer):
+    """Uses the lock in every way it may, and leaves it locked."""
+
+    def transfer(self) -> None:
+        other = WorkspaceLock(self.workspace, patience=0)
+        self.lock()
+        with self.locked():
+            self.lock()
+            self.unlock()
+        self.unlock()
+        with pytest.raises(NotLocked):
+            self.unlock()
+        with pytest.raises(TimedOut):  # it is the session's own lock, still
+            other.lock()
+        self.lock()
+
+
+def test_transfer_may_lock_again_and_never_unlocks_the_session(
+    here: Workspace, pair: list[socket.socket]
+) -> None:
+    Locking(pair[1], here, SessionLimits()).run()
     with WorkspaceLock(here, patience=0).locked():
         pass
 

@@ -12,6 +12,7 @@ from waiting import eventually
 from socketpool.credentials.fence import Fence, Tenure
 from socketpool.credentials.tokens import LeaseClaim
 from socketpool.errors import NotAuthorised, ServiceFailed, TimedOut
+from socketpool.rsi.interfaces import NotLocked
 from socketpool.rsi.runner import workspace
 from socketpool.rsi.runner.workspace import Workspace, WorkspaceLock
 
@@ -108,11 +109,27 @@ def test_the_lock_keeps_others_out_until_it_is_given_back(folder: Path) -> None:
     with one.locked():
         with pytest.raises(TimedOut, match="still at work"):
             other.lock()
-        other.unlock()  # what it does not have, it can't give back
+        with pytest.raises(NotLocked):
+            other.unlock()
         with pytest.raises(TimedOut):
             other.lock()
     with other.locked():
         pass
+
+
+def test_the_lock_is_re_entrant_and_free_after_as_many_unlocks(folder: Path) -> None:
+    here = enter(folder)
+    one, other = WorkspaceLock(here, patience=0.1), WorkspaceLock(here, patience=0)
+    one.lock()
+    with one.locked(), one.locked():
+        pass
+    with pytest.raises(TimedOut):
+        other.lock()
+    one.unlock()
+    with other.locked():
+        pass
+    with pytest.raises(NotLocked, match="had not locked"):
+        one.unlock()
 
 
 def test_a_step_that_begins_as_its_lease_ends_is_told_so(folder: Path) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from socketpool.errors import NotAuthorised, ServiceFailed, TimedOut
-from socketpool.rsi.interfaces import SemaphoreInterface
+from socketpool.rsi.interfaces import NotLocked, SemaphoreInterface
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,9 +146,23 @@ class WorkspaceLock(SemaphoreInterface):
         self._path = workspace.root / "lock"
         self._patience = patience
         self._fd = -1
+        self._depth = 0
 
     def lock(self) -> None:
         """See `SemaphoreInterface.lock`."""
+        if self._depth == 0:
+            self._fd = self._acquire()
+        self._depth += 1
+
+    def unlock(self) -> None:
+        """See `SemaphoreInterface.unlock`."""
+        if self._depth == 0:
+            raise NotLocked
+        self._depth -= 1
+        if self._depth == 0:
+            os.close(self._fd)
+
+    def _acquire(self) -> int:
         try:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
@@ -163,11 +177,4 @@ class WorkspaceLock(SemaphoreInterface):
                     raise TimedOut("another step of this lease is still at work") from None
                 time.sleep(0.02)
             else:
-                self._fd = fd
-                return
-
-    def unlock(self) -> None:
-        """See `SemaphoreInterface.unlock`."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+                return fd
