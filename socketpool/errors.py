@@ -2,6 +2,9 @@
 
 Everything that is raised on purpose derives from :class:`SocketpoolError`; the commands turn it
 into one line on stderr and the exit code.  Anything else that escapes is a bug (exit code 1).
+
+The families stand first: they decide the exit code.  After them come the errors of the API and of
+sessions, each a member of a family, so that a caller who catches the family catches them too.
 """
 
 from __future__ import annotations
@@ -10,14 +13,23 @@ from typing import ClassVar
 
 
 class SocketpoolError(Exception):
-    """A failure that was foreseen.
+    """A failure that was foreseen and has no class of its own.
 
     ``message`` is a sentence for the user; ``hint`` says what to do about it.  Neither ever holds
-    a secret.  ``reference`` is set where somebody keeps the story of the failure under it.
+    a secret.  ``reference`` is set where the pool server keeps the history of the request under it.
+
+    A class that crosses the API or a session (see :mod:`socketpool.errorregistry`) must be
+    constructible from a message and a hint alone.
     """
 
     exit_code: ClassVar[int] = 1
+    """Exit code of a command that fails with it."""
+
     code: ClassVar[str] = "unexpected"
+    """Stable name, by which programs and the other side of a connection know it."""
+
+    status: ClassVar[int] = 500
+    """HTTP status of the API's answer that reports it."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -27,10 +39,11 @@ class SocketpoolError(Exception):
 
 
 class UsageError(SocketpoolError):
-    """The command line asks for something that makes no sense."""
+    """The command line, or a request, asks for something that makes no sense."""
 
     exit_code = 2
     code = "usage"
+    status = 422
 
 
 class ConfigError(SocketpoolError):
@@ -38,6 +51,7 @@ class ConfigError(SocketpoolError):
 
     exit_code = 2
     code = "configuration"
+    status = 422
 
 
 class PoolUnreachable(SocketpoolError):
@@ -52,6 +66,7 @@ class NoCapacity(SocketpoolError):
 
     exit_code = 4
     code = "no-capacity"
+    status = 503
 
 
 class NotAuthorised(SocketpoolError):
@@ -59,6 +74,7 @@ class NotAuthorised(SocketpoolError):
 
     exit_code = 5
     code = "not-authorised"
+    status = 401
 
 
 class ArchiveError(SocketpoolError):
@@ -80,6 +96,89 @@ class TimedOut(SocketpoolError):
 
     exit_code = 8
     code = "timed-out"
+    status = 408
+
+
+class ServiceUnknown(UsageError):
+    """The catalogue has no service of that name."""
+
+    code = "unknown-service"
+    status = 404
+
+
+class KeyReused(UsageError):
+    """A request key came back with another request."""
+
+    code = "key-reused"
+    status = 409
+
+
+class NoSuchTarget(UsageError):
+    """What is to be drained is neither a service nor an instance."""
+
+    code = "no-such-target"
+    status = 404
+
+
+class TooLarge(UsageError):
+    """A request is larger than the API accepts."""
+
+    code = "too-large"
+    status = 413
+
+
+class NoSuchLease(NotAuthorised):
+    """The lease doesn't exist, has ended, or is another client's."""
+
+    code = "no-such-lease"
+    status = 404
+
+
+class ServiceForbidden(NotAuthorised):
+    """The client may not lease this service."""
+
+    code = "service-forbidden"
+    status = 403
+
+
+class OperatorOnly(NotAuthorised):
+    """A named client asks for what only the operator may do."""
+
+    code = "operator-only"
+    status = 403
+
+
+class QuotaExceeded(NoCapacity):
+    """The client has as many leases, instances or waiting requests as it may have."""
+
+    code = "quota-exceeded"
+    status = 429
+
+
+class StoreError(NoCapacity):
+    """The lease store can't take or give records now: a full disk, a damaged file."""
+
+    code = "store-unavailable"
+
+
+class FileRefused(ArchiveError):
+    """The receiver did not take the file."""
+
+    code = "file-refused"
+
+
+class SourceChanged(ArchiveError):
+    """The file changed while it was being sent."""
+
+    code = "source-changed"
+
+    def __init__(
+        self,
+        message: str = "the file changed while it was being sent",
+        *,
+        hint: str = "leave it alone and start again",
+    ) -> None:
+        super().__init__(message, hint=hint)
 
 
 INTERRUPTED_EXIT_CODE = 130

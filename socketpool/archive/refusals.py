@@ -133,3 +133,11 @@ class SourceUnreadable(ArchiveError):
     """The archive or directory can't be opened or read."""
 
     code = "source-unreadable"
+
+
+ALL = tuple(
+    cls
+    for cls in globals().values()
+    if isinstance(cls, type) and issubclass(cls, ArchiveError) and cls is not ArchiveError
+)
+"""Every class of this module."""

@@ -13,15 +13,8 @@ from socketpool.client.dial import dial_tcp
 from socketpool.client.exchange import MAX_ANSWER_BYTES, Exchanges, Reply, no_pool_server
 from socketpool.client.retries import Patience
 from socketpool.config.fields import DEFAULT_URL, check_host, check_url
-from socketpool.errors import (
-    ConfigError,
-    NoCapacity,
-    NotAuthorised,
-    PoolUnreachable,
-    SocketpoolError,
-    TimedOut,
-    UsageError,
-)
+from socketpool.errorregistry import API_ERRORS, api_fallback
+from socketpool.errors import NoCapacity, NotAuthorised, PoolUnreachable
 
 if TYPE_CHECKING:
     from socketpool.client.dial import Dial
@@ -30,22 +23,6 @@ A = TypeVar("A", bound=BaseModel)
 
 ASK_AGAIN = frozenset({429, 503})
 """The statuses whose ``Retry-After`` is obeyed: over a quota, and nothing to be had now."""
-
-_BY_CODE: dict[str, type[SocketpoolError]] = {
-    "unknown-service": UsageError,
-    "usage": UsageError,
-    "no-such-target": UsageError,
-    "operator-only": NotAuthorised,
-    "configuration": ConfigError,
-    "key-reused": UsageError,
-    "no-capacity": NoCapacity,
-    "quota-exceeded": NoCapacity,
-    "service-forbidden": NotAuthorised,
-    "store-unavailable": NoCapacity,
-    "not-authorised": NotAuthorised,
-    "no-such-lease": NotAuthorised,
-    "timed-out": TimedOut,
-}
 
 
 class _Answer(BaseModel):
@@ -255,13 +232,17 @@ class PoolClient:
         if 200 <= reply.status < 300:
             return answer
         details = answer if isinstance(answer, dict) else {}
-        cls = _BY_CODE.get(str(details.get("code")), SocketpoolError)
-        message = str(details.get("detail") or f"the pool server answered {reply.status}")
-        hint = str(details.get("hint", ""))
-        reference = str(details.get("reference", ""))
-        if reference and cls is NoCapacity:
-            hint = f"{hint} (its story: socketpool explain {reference})".lstrip()
-        raise cls(message, hint=hint)
+        error = API_ERRORS.rebuild(
+            details.get("code"),
+            str(details.get("detail") or f"the pool server answered {reply.status}"),
+            str(details.get("hint", "")),
+            fallback=api_fallback(reply.status),
+        )
+        error.reference = str(details.get("reference", ""))
+        if error.reference and isinstance(error, NoCapacity):
+            command = f"socketpool explain {error.reference}"
+            error.hint = f"{error.hint} (its story: {command})".lstrip()
+        raise error
 
     def _shape(self, model: type[A], answer: Any) -> A:
         try:

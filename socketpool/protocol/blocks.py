@@ -13,6 +13,7 @@ import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
+from socketpool.errors import FileRefused
 from socketpool.protocol.filesource import CHUNK, FileSource
 from socketpool.protocol.frames import (
     MAX_LINE_BYTES,
@@ -25,7 +26,7 @@ from socketpool.protocol.frames import (
     receive,
     send_header,
 )
-from socketpool.protocol.transfer import TRANSFER_ID_BYTES, FileRefused, FileTransfer, unexpected
+from socketpool.protocol.transfer import TRANSFER_ID_BYTES, FileTransfer, unexpected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

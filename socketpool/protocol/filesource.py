@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from socketpool.archive.implode import FileRange
-from socketpool.errors import ArchiveError
+from socketpool.errors import SourceChanged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,17 +22,6 @@ PIECE = 4 << 20
 """Bytes handed to the kernel at once; progress is told after each."""
 
 _ASIDE_FROM = 1 << 20  # smaller files are digested before their thread would have started
-
-
-class SourceChanged(ArchiveError):
-    """What is being sent is not what it was when its sending began."""
-
-    code = "source-changed"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the file changed while it was being sent", hint="leave it alone and start again"
-        )
 
 
 class FileSource(Protocol):

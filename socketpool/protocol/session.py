@@ -12,7 +12,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from socketpool.errors import ArchiveError, NotAuthorised, ServiceFailed, SocketpoolError, TimedOut
+from socketpool.errorregistry import SESSION_ERRORS
 from socketpool.protocol.blocks import read_line_block, send_line_block
 from socketpool.protocol.frames import ProtocolError, Stream
 from socketpool.protocol.transfer import UnexpectedLine
@@ -20,16 +20,14 @@ from socketpool.protocol.transfer import UnexpectedLine
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from socketpool.errors import SocketpoolError
+
 LONGEST_SESSION = 30 * 86400.0
 
 STEP_ID = re.compile(r"[0-9a-f]{32}")
 """The form of a step's identity."""
 
-_ERRORS: dict[str, type[SocketpoolError]] = {
-    cls.code: cls for cls in (ArchiveError, NotAuthorised, ServiceFailed, TimedOut)
-}
-
-FOR_THE_CLIENT = (ArchiveError, NotAuthorised, ServiceFailed, TimedOut, ProtocolError)
+FOR_THE_CLIENT: tuple[type[SocketpoolError], ...] = (*SESSION_ERRORS.classes, ProtocolError)
 """Errors whose message a service means for its client; others may name its files and settings."""
 
 
@@ -48,10 +46,13 @@ def send_event(stream: Stream, event: str, **fields: Any) -> None:
 
 def send_error(stream: Stream, error: SocketpoolError) -> None:
     """Close the session with an error."""
-    family = next((cls.code for cls in _ERRORS.values() if isinstance(error, cls)), "")
     # As JSON a character can take twelve bytes, and both must fit into one line.
     send_event(
-        stream, "error", code=family, message=str(error.message)[:4096], hint=str(error.hint)[:1000]
+        stream,
+        "error",
+        code=SESSION_ERRORS.code_of(error),
+        message=str(error.message)[:4096],
+        hint=str(error.hint)[:1000],
     )
 
 
@@ -110,8 +111,9 @@ def errors_of_service() -> Iterator[None]:
 
 
 def _told(message: dict[str, Any]) -> SocketpoolError:
-    cls = _ERRORS.get(str(message.get("code")), ServiceFailed)
-    return cls(str(message.get("message")), hint=str(message.get("hint", "")))
+    return SESSION_ERRORS.rebuild(
+        message.get("code"), str(message.get("message")), str(message.get("hint", ""))
+    )
 
 
 def _read_object(stream: Stream) -> dict[str, Any]:

@@ -14,14 +14,8 @@ from typing import TYPE_CHECKING
 
 from socketpool.archive.implode import FileRange
 from socketpool.core.lifecycle import Machine
-from socketpool.errors import ArchiveError, TimedOut
-from socketpool.protocol.filesource import (
-    Digest,
-    FileSource,
-    SourceChanged,
-    pieces_from,
-    read_range,
-)
+from socketpool.errors import FileRefused, SourceChanged, TimedOut
+from socketpool.protocol.filesource import Digest, FileSource, pieces_from, read_range
 from socketpool.protocol.frames import (
     ConnectionCut,
     Kind,
@@ -85,12 +79,6 @@ _ANSWERS = {
     Kind.RECEIPT: TransferEvent.RECEIPT,
     Kind.REFUSAL: TransferEvent.REFUSAL,
 }
-
-
-class FileRefused(ArchiveError):
-    """The receiver did not take the file."""
-
-    code = "file-refused"
 
 
 class UnexpectedLine(ProtocolError):

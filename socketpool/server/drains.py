@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from socketpool.core.lifecycle import HELD, INSTANCE, InstanceEvent, InstanceState
-from socketpool.errors import ConfigError, UsageError
+from socketpool.errors import ConfigError, NoSuchTarget, UsageError
 from socketpool.supervision import conf
 
 if TYPE_CHECKING:
@@ -22,12 +22,6 @@ if TYPE_CHECKING:
     from socketpool.core.records import Instance
 
 EVERYTHING = "*"
-
-
-class NoSuchTarget(UsageError):
-    """What is to be drained is neither a service nor an instance."""
-
-    code = "no-such-target"
 
 
 class Drains:

@@ -8,19 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from socketpool.errors import SocketpoolError
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from socketpool.core.records import Grant
-
-
-class StoreError(SocketpoolError):
-    """The store can't take or give records now: a full disk, a read-only or damaged file."""
-
-    exit_code = 4
-    code = "store-unavailable"
 
 
 class LeaseRecord(NamedTuple):
@@ -60,14 +51,15 @@ class LeaseStore(Protocol):
     def load(self) -> tuple[list[LeaseRecord], int]:
         """All live leases, and the highest generation ever saved.
 
-        Raises :class:`StoreError`; the server then does not start, since it can't know what is
-        leased.
+        Raises :class:`~socketpool.errors.StoreError`; the server then does not start, since it
+        can't know what is leased.
         """
         ...
 
     def commit(self, changes: Sequence[Change]) -> None:
         """Make all changes durable in this order, or none.  When it returns they survive a crash
-        of the machine.  Raises :class:`StoreError`; the leases concerned are then not granted.
+        of the machine.  Raises :class:`~socketpool.errors.StoreError`; the leases concerned are
+        then not granted.
         """
         ...
 

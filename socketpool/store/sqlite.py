@@ -7,7 +7,8 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from socketpool.core.records import Grant
-from socketpool.store.contract import Change, Forget, LeaseRecord, Save, StoreError
+from socketpool.errors import StoreError
+from socketpool.store.contract import Change, Forget, LeaseRecord, Save
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,11 +16,11 @@ from socketpool.archive.implode import FileRange
 from socketpool.archive.policy import find_policy
 from socketpool.archive.sources import open_source
 from socketpool.client.serviceclients import UploadClient
-from socketpool.errors import ArchiveError
+from socketpool.errors import ArchiveError, FileRefused
 from socketpool.protocol.filesource import OpenFile
 from socketpool.protocol.frames import Kind, read_header, read_text, send, send_header
 from socketpool.protocol.session import await_event, errors_of_service
-from socketpool.protocol.transfer import FileRefused, FileTransfer
+from socketpool.protocol.transfer import FileTransfer
 
 if TYPE_CHECKING:
     from socketpool.credentials.tokens import LeaseClaim

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from socketpool.errors import TimedOut
+from socketpool.errors import FileRefused, TimedOut
 from socketpool.protocol.blocks import (
     read_line_block,
     send_file_block,
@@ -27,7 +27,7 @@ from socketpool.protocol.blocks import (
 )
 from socketpool.protocol.filesource import OpenFile
 from socketpool.protocol.frames import MAX_LINE_BYTES, ConnectionCut, Stream
-from socketpool.protocol.transfer import FileRefused, FileTransfer, TransferState
+from socketpool.protocol.transfer import FileTransfer, TransferState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

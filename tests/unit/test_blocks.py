@@ -14,16 +14,16 @@ from aside import Aside
 from hypothesis import given
 from hypothesis import strategies as st
 
-from socketpool.errors import SocketpoolError, TimedOut
+from socketpool.errors import FileRefused, SocketpoolError, SourceChanged, TimedOut
 from socketpool.protocol.blocks import (
     read_line_block,
     send_file_block,
     send_line_block,
     write_file_block,
 )
-from socketpool.protocol.filesource import OpenFile, SourceChanged
+from socketpool.protocol.filesource import OpenFile
 from socketpool.protocol.frames import MAX_LINE_BYTES, VERSION, ConnectionCut, Kind, ProtocolError
-from socketpool.protocol.transfer import TRANSFER, FileRefused, FileTransfer, TransferState
+from socketpool.protocol.transfer import TRANSFER, FileTransfer, TransferState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

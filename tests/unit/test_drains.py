@@ -11,8 +11,8 @@ from socketpool.core.lifecycle import InstanceEvent, InstanceState
 from socketpool.core.pool import Pool
 from socketpool.core.ports import PortRange
 from socketpool.core.records import Instance, ServicePlan
-from socketpool.errors import ConfigError, UsageError
-from socketpool.server.drains import Drains, NoSuchTarget
+from socketpool.errors import ConfigError, NoSuchTarget, UsageError
+from socketpool.server.drains import Drains
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

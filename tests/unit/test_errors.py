@@ -9,6 +9,7 @@ import re
 import pytest
 
 import socketpool
+from socketpool.errorregistry import API_ERRORS, SESSION_ERRORS
 from socketpool.errors import (
     INTERRUPTED_EXIT_CODE,
     ArchiveError,
@@ -48,6 +49,21 @@ def test_an_error_has_a_documented_exit_code_and_a_stable_code(cls: type[Socketp
 def test_codes_tell_errors_apart() -> None:
     codes = [cls.code for cls in all_errors()]
     assert len(codes) == len(set(codes))
+
+
+@pytest.mark.parametrize("cls", sorted(all_errors(), key=lambda cls: cls.code))
+def test_every_error_crosses_with_the_exit_code_of_its_family(cls: type[SocketpoolError]) -> None:
+    """Whoever adds a class finds here whether it is registered."""
+    if issubclass(cls, ArchiveError):
+        assert cls in SESSION_ERRORS.classes
+    if issubclass(cls, UsageError | ConfigError | NoCapacity) or cls is NotAuthorised:
+        assert cls in API_ERRORS.classes
+    for registry in (API_ERRORS, SESSION_ERRORS):
+        if cls in registry.classes:
+            rebuilt = registry.rebuild(cls.code, "m", "h")
+            assert type(rebuilt) is cls
+            assert (rebuilt.message, rebuilt.hint) == ("m", "h")
+            assert registry.code_of(rebuilt) == cls.code
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from socketpool.core.records import Grant
+from socketpool.errors import StoreError
 from socketpool.server.leases.journal import Journal
-from socketpool.store.contract import Change, Forget, LeaseRecord, Save, StoreError
+from socketpool.store.contract import Change, Forget, LeaseRecord, Save
 from socketpool.store.sqlite import SqliteLeaseStore
 
 if TYPE_CHECKING:

@@ -29,19 +29,20 @@ from socketpool.core.ports import PortRange
 from socketpool.core.records import Instance, ServicePlan
 from socketpool.credentials.fence import Fence
 from socketpool.credentials.tokens import LeaseTokens
-from socketpool.errors import NoCapacity
+from socketpool.errors import (
+    KeyReused,
+    NoCapacity,
+    NoSuchLease,
+    ServiceForbidden,
+    ServiceUnknown,
+    StoreError,
+)
 from socketpool.server.leases.journal import Journal
 from socketpool.server.leases.leasemanager import LeaseKeeper
 from socketpool.server.leases.recovery import live_leases, sweep, workspaces_on_disk
 from socketpool.server.leases.requests import ClientGone
-from socketpool.server.leases.terms import (
-    Ask,
-    KeyReused,
-    NoSuchLease,
-    ServiceForbidden,
-    ServiceUnknown,
-)
-from socketpool.store.contract import Forget, StoreError
+from socketpool.server.leases.terms import Ask
+from socketpool.store.contract import Forget
 from socketpool.store.sqlite import SqliteLeaseStore
 from socketpool.supervision.rpc import ProcessInfo
 

@@ -19,18 +19,20 @@ from socketpool.core.ports import PortRange
 from socketpool.core.records import Instance, ServicePlan
 from socketpool.credentials.fence import Fence
 from socketpool.credentials.tokens import LeaseTokens
-from socketpool.errors import NoCapacity, NotAuthorised, UsageError
+from socketpool.errors import (
+    KeyReused,
+    NoCapacity,
+    NoSuchLease,
+    NotAuthorised,
+    QuotaExceeded,
+    ServiceUnknown,
+    StoreError,
+    UsageError,
+)
 from socketpool.server.leases.journal import Journal
 from socketpool.server.leases.leasemanager import LeaseKeeper
 from socketpool.server.leases.recovery import live_leases, sweep, workspaces_on_disk
-from socketpool.server.leases.terms import (
-    Ask,
-    KeyReused,
-    NoSuchLease,
-    QuotaExceeded,
-    ServiceUnknown,
-)
-from socketpool.store.contract import StoreError
+from socketpool.server.leases.terms import Ask
 from socketpool.store.sqlite import SqliteLeaseStore
 from socketpool.supervision.rpc import ProcessInfo
 

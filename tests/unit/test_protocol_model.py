@@ -20,7 +20,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
-from socketpool.errors import NotAuthorised, SocketpoolError, TimedOut
+from socketpool.errors import FileRefused, NotAuthorised, SocketpoolError, TimedOut
 from socketpool.protocol.blocks import write_file_block
 from socketpool.protocol.frames import ConnectionCut, ProtocolError
 from socketpool.protocol.session import (
@@ -31,13 +31,7 @@ from socketpool.protocol.session import (
     send_error,
     send_event,
 )
-from socketpool.protocol.transfer import (
-    TRANSFER,
-    FileRefused,
-    FileTransfer,
-    TransferEvent,
-    TransferState,
-)
+from socketpool.protocol.transfer import TRANSFER, FileTransfer, TransferEvent, TransferState
 from socketpool.rsi.runner.workspace import Workspace
 from socketpool.rsi.service import ServiceServer, SessionLimits
 

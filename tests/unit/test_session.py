@@ -11,6 +11,7 @@ import pytest
 
 from socketpool.errors import (
     ArchiveError,
+    FileRefused,
     NoCapacity,
     NotAuthorised,
     ServiceFailed,
@@ -33,7 +34,6 @@ from socketpool.protocol.session import (
     send_error,
     send_event,
 )
-from socketpool.protocol.transfer import FileRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,14 +122,14 @@ def test_an_event_out_of_turn_is_a_violation(pair: Any, event: Any) -> None:
         (ServiceFailed("m", hint="h"), ServiceFailed),
         (NotAuthorised("m", hint="h"), NotAuthorised),
         (ArchiveError("m", hint="h"), ArchiveError),
-        (FileRefused("m", hint="h"), ArchiveError),
+        (FileRefused("m", hint="h"), FileRefused),
         (TimedOut("m", hint="h"), TimedOut),
         (ProtocolError("m", hint="h"), ServiceFailed),
         (NoCapacity("m", hint="h"), ServiceFailed),
         (SocketpoolError("m", hint="h"), ServiceFailed),
     ],
 )
-def test_an_error_keeps_its_family_message_and_hint(
+def test_an_error_keeps_its_class_message_and_hint(
     pair: Any, error: SocketpoolError, arrives_as: type[SocketpoolError]
 ) -> None:
     client, service = pair

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from socketpool.core.records import Grant
-from socketpool.store.contract import Forget, LeaseRecord, Save, StoreError
+from socketpool.errors import StoreError
+from socketpool.store.contract import Forget, LeaseRecord, Save
 from socketpool.store.sqlite import SqliteLeaseStore
 
 if TYPE_CHECKING:
@@ -194,7 +195,8 @@ def test_a_disk_that_takes_no_more_is_reported_and_nothing_is_half_done(path: Pa
     code = """
 import pathlib, resource, signal, sys
 from socketpool.core.records import Grant
-from socketpool.store.contract import LeaseRecord, Save, StoreError
+from socketpool.errors import StoreError
+from socketpool.store.contract import LeaseRecord, Save
 from socketpool.store.sqlite import SqliteLeaseStore
 store = SqliteLeaseStore(pathlib.Path(sys.argv[1]))
 store.commit([Save(LeaseRecord("kept", 1, "", "", 1.0, 1.0, (Grant("up", 1, "up:1"),)))])

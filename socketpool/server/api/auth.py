@@ -6,7 +6,8 @@ import asyncio
 import json
 from typing import TYPE_CHECKING
 
-from socketpool.errors import NotAuthorised, SocketpoolError, TimedOut
+from socketpool.errorregistry import API_ERRORS
+from socketpool.errors import NotAuthorised, SocketpoolError, TimedOut, TooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,20 +26,15 @@ CLIENT = "socketpool.client"
 """Where the scope of a request names its client."""
 
 
-class TooLarge(SocketpoolError):
-    """A request is larger than any that makes sense."""
-
-    code = "too-large"
-
-
 def problem(status: int, error: SocketpoolError) -> bytes:
     """An error as problem details."""
+    code = API_ERRORS.code_of(error)
     details = {
-        "type": f"urn:socketpool:problem:{error.code}",
-        "title": error.code.replace("-", " "),
+        "type": f"urn:socketpool:problem:{code}",
+        "title": code.replace("-", " "),
         "status": status,
         "detail": error.message,
-        "code": error.code,
+        "code": code,
         "hint": error.hint,
         "reference": error.reference,
     }
@@ -68,16 +64,13 @@ class Guard:
                     "the API token is missing or wrong",
                     hint="name the pool's token file in SOCKETPOOL_TOKEN_FILE",
                 )
-                await _refuse(send, 401, error)
+                await _refuse(send, error)
                 return
             scope[CLIENT] = client
         try:
             body = await _read_body(receive)
-        except TooLarge as error:
-            await _refuse(send, 413, error)
-            return
-        except TimedOut as error:
-            await _refuse(send, 408, error)
+        except (TooLarge, TimedOut) as error:
+            await _refuse(send, error)
             return
 
         if body:  # it is JSON or nothing, though `curl -d` calls it a form
@@ -118,15 +111,15 @@ async def _read_body(receive: Receive) -> bytes:
         raise TimedOut("the request did not arrive in time") from None
 
 
-async def _refuse(send: Send, status: int, error: SocketpoolError) -> None:
-    body = problem(status, error)
+async def _refuse(send: Send, error: SocketpoolError) -> None:
+    body = problem(error.status, error)
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", str(len(body)).encode()),
     ]
-    if status == 401:
+    if isinstance(error, NotAuthorised):
         headers.append((b"www-authenticate", b'Bearer realm="socketpool"'))
     else:
         headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from socketpool.core.permissions import OPERATOR
-from socketpool.errors import NotAuthorised
+from socketpool.errors import OperatorOnly
 from socketpool.server.api.auth import CLIENT
 from socketpool.server.api.schema import Problem
 
@@ -16,12 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from socketpool.server.poolmanager import Keeper
-
-
-class OperatorOnly(NotAuthorised):
-    """A named client asks for what is the operator's."""
-
-    code = "operator-only"
 
 
 class ForeignListener(BaseModel):

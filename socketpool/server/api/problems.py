@@ -8,35 +8,12 @@ from fastapi import Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from socketpool.errors import ConfigError, NoCapacity, SocketpoolError, UsageError
+from socketpool.errorregistry import API_ERRORS
+from socketpool.errors import SocketpoolError, UsageError
 from socketpool.server.api.auth import problem
-from socketpool.server.api.operatorroutes import OperatorOnly
-from socketpool.server.drains import NoSuchTarget
-from socketpool.server.leases.terms import (
-    KeyReused,
-    NoSuchLease,
-    QuotaExceeded,
-    ServiceForbidden,
-    ServiceUnknown,
-)
-from socketpool.store.contract import StoreError
 
 if TYPE_CHECKING:
     from fastapi import Request
-
-STATUS: dict[type[SocketpoolError], int] = {
-    ServiceForbidden: 403,
-    OperatorOnly: 403,
-    ServiceUnknown: 404,
-    NoSuchLease: 404,
-    NoSuchTarget: 404,
-    KeyReused: 409,
-    UsageError: 422,
-    ConfigError: 422,
-    QuotaExceeded: 429,
-    NoCapacity: 503,
-    StoreError: 503,
-}
 
 RETRY_AFTER_SECONDS = 5
 PROBLEM = b"application/problem+json"
@@ -44,7 +21,7 @@ PROBLEM = b"application/problem+json"
 
 def rendered(error: SocketpoolError) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
     """Status, body (of the type `PROBLEM`) and further headers of the answer that tells it."""
-    status = next((s for cls, s in STATUS.items() if isinstance(error, cls)), 500)
+    status = API_ERRORS.class_of(error).status
     headers = [(b"retry-after", b"%d" % RETRY_AFTER_SECONDS)] if status in {429, 503} else []
     return status, problem(status, error), headers
 
@@ -63,7 +40,7 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
     for detail in error.errors()[:5]:
         where = ".".join(str(part) for part in detail["loc"] if part != "body")
         sentences.append(f"{where}: {detail['msg'].removeprefix('Value error, ')}")
-    return _problem_response(422, UsageError("; ".join(sentences)))
+    return _problem_response(UsageError.status, UsageError("; ".join(sentences)))
 
 
 async def _on_http_error(_: Request, error: Exception) -> Response:

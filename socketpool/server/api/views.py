@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from socketpool.config.fields import DEFAULT_URL, EVERYWHERE
 from socketpool.core.permissions import OPERATOR
+from socketpool.errors import NoSuchLease
 from socketpool.server.api.schema import StoryView
-from socketpool.server.leases.terms import NoSuchLease
 
 if TYPE_CHECKING:
     from socketpool.core.records import Grant, Lease

@@ -11,7 +11,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from socketpool.store.contract import StoreError
+from socketpool.errors import StoreError
 
 if TYPE_CHECKING:
     import asyncio

@@ -18,20 +18,22 @@ from socketpool.core.permissions import OPERATOR
 from socketpool.core.pool import Exhausted, UnknownService
 from socketpool.core.records import Lease
 from socketpool.credentials.tokens import LeaseClaim
-from socketpool.errors import NoCapacity, SocketpoolError, UsageError
+from socketpool.errors import (
+    KeyReused,
+    NoCapacity,
+    NoSuchLease,
+    QuotaExceeded,
+    ServiceForbidden,
+    ServiceUnknown,
+    SocketpoolError,
+    StoreError,
+    UsageError,
+)
 from socketpool.logs import log_event
 from socketpool.rsi.runner import workspace
 from socketpool.server.leases.history import Stories
 from socketpool.server.leases.queue import WaitQueue
 from socketpool.server.leases.requests import ClientGone, Pending, Request
-from socketpool.server.leases.terms import (
-    Ask,
-    KeyReused,
-    NoSuchLease,
-    QuotaExceeded,
-    ServiceForbidden,
-    ServiceUnknown,
-)
 from socketpool.server.supply import PoolSupply
 from socketpool.store.contract import Forget, LeaseRecord, Save
 
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from socketpool.credentials.tokens import LeaseTokens
     from socketpool.server.leases.journal import Journal
     from socketpool.server.leases.requests import Answered
-    from socketpool.store.contract import StoreError
+    from socketpool.server.leases.terms import Ask
 
 log = logging.getLogger("socketpool.leases")
 
@@ -116,7 +118,7 @@ class LeaseKeeper:
 
         Refusals are :class:`ServiceUnknown`, :class:`UsageError`, :class:`ServiceForbidden`,
         :class:`NoCapacity`, :class:`QuotaExceeded`, :class:`KeyReused` or
-        :class:`~socketpool.store.contract.StoreError`.
+        :class:`StoreError`.
         """
         request = Request(ask, answered)
         try:
