@@ -6,6 +6,7 @@ import runpy
 from typing import TYPE_CHECKING, cast
 
 from socketpool.errors import ConfigError
+from socketpool.supervision.launch import catch_what_python_ignores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +20,7 @@ def load_hook(path: Path | None) -> Hook | None:
     """The file's ``is_implodable(member) -> bool``; raises :class:`ConfigError`."""
     if path is None:
         return None
+    catch_what_python_ignores()  # for programs that the hook starts
     try:
         hook = runpy.run_path(str(path)).get(NAME)
     except Exception as error:

@@ -23,7 +23,9 @@ NOT_EXECUTABLE = 126
 
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ASK_TO_END = (signal.SIGTERM, signal.SIGHUP)
-_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+_IGNORED_ON_PURPOSE = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+"""By nohup, and by shells for what runs in the background: it means the program as well."""
+
 _BY_KERNEL = 0x80  # si_code of a signal that the terminal sent to the whole process group
 _BEAT = 0.25
 
@@ -42,14 +44,17 @@ def run_child(
     told to end in the same way when ``keep_running`` says no.  Raises OSError when it can't be
     started.
 
+    The program has the default disposition of every signal, but for what nohup or a shell had us
+    ignore, and none is blocked.
+
     Those signals stay blocked in this thread afterwards: whatever is left to be done then must not
     be interrupted by an impatient second one.
     """
     heard = {n for n in _PASSED_ON if signal.getsignal(n) != signal.SIG_IGN}  # nohup
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, heard | {signal.SIGCHLD})
-    pid = os.posix_spawnp(
-        argv[0], list(argv), environment, setsigmask=before, setsigdef=_IGNORED_BY_PYTHON
-    )
+    signal.pthread_sigmask(signal.SIG_BLOCK, heard | {signal.SIGCHLD})
+    meant = {n for n in _IGNORED_ON_PURPOSE if signal.getsignal(n) == signal.SIG_IGN}
+    defaults = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP} - meant
+    pid = os.posix_spawnp(argv[0], list(argv), environment, setsigmask=(), setsigdef=defaults)
     deadline = float("inf")
     while True:
         info = signal.sigtimedwait(heard | {signal.SIGCHLD}, _BEAT)

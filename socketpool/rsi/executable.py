@@ -22,7 +22,7 @@ from socketpool.errors import ServiceFailed
 from socketpool.rsi import tree
 from socketpool.rsi.crash import details_in_log, how_it_ended
 from socketpool.rsi.service import ServiceServer, SessionLimits, require_upload
-from socketpool.supervision.launch import die_with_parent, fill, wipe
+from socketpool.supervision.launch import die_with_parent, fill, reset_signals, wipe
 
 if TYPE_CHECKING:
     from socketpool.protocol.frames import Stream
@@ -91,7 +91,7 @@ class ExecutableVendor(ServiceServer):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_session,  # noqa: PLW1509 - what runs there is one system call
+                preexec_fn=_prepare,  # noqa: PLW1509 - this process has one thread
             )
         except OSError as error:
             log.error("can't run", extra={"program": argv[0], "error": error.strerror})
@@ -155,8 +155,9 @@ class ExecutableVendor(ServiceServer):
         )
 
 
-def _end_with_session() -> None:
+def _prepare() -> None:
     die_with_parent(signal.SIGKILL)
+    reset_signals()
 
 
 def _kill_group(pid: int) -> None:

@@ -21,7 +21,7 @@ from socketpool.credentials.tokens import ensure_secret, read_secret
 from socketpool.errors import ConfigError, SocketpoolError, TimedOut
 from socketpool.supervision import conf
 from socketpool.supervision.files import spec_texts, write_settings
-from socketpool.supervision.launch import die_with_parent
+from socketpool.supervision.launch import die_with_parent, reset_signals
 from socketpool.supervision.logtail import PipeTail, last_lines
 from socketpool.supervision.rpc import Supervisor, SupervisorUnreachable
 from socketpool.system.processes import end, strays, why_not
@@ -80,7 +80,7 @@ class Pool:
             stderr=subprocess.STDOUT,
             cwd=self._state.root,
             start_new_session=True,  # Ctrl-C is for us; we then end it in order
-            preexec_fn=_end_when_parent_dies,  # noqa: PLW1509 - this process has one thread
+            preexec_fn=_prepare,  # noqa: PLW1509 - this process has one thread
         )
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
         self._printed = PipeTail(self._process.stdout)
@@ -203,8 +203,9 @@ class Pool:
                 )
 
 
-def _end_when_parent_dies() -> None:
+def _prepare() -> None:
     die_with_parent(signal.SIGTERM)
+    reset_signals()  # whoever started us, perhaps nohup, may have had signals ignored or blocked
 
 
 def _raise_descriptor_limit() -> None:

@@ -26,6 +26,11 @@ PR_SET_NO_NEW_PRIVS = 38
 INHERITED = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "USER", "LOGNAME"})
 INHERITED_PREFIXES = ("LC_", "SUPERVISOR_")
 
+IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+
+FIRST_DESCRIPTOR = 3
+"""Those below are standard input, output and error."""
+
 LIMITS = {
     "memory": resource.RLIMIT_AS,
     "cpu": resource.RLIMIT_CPU,
@@ -52,6 +57,46 @@ def end_with_supervisord(pid_file: str) -> None:
     die_with_parent(signal.SIGKILL)
     if os.getppid() != int(_read(pid_file)):
         sys.exit("supervisord has ended")
+
+
+def reset_signals() -> None:
+    """Give every signal its default disposition and unblock all, as programs expect at their start.
+
+    Dispositions of ignored signals and the mask outlive ``execve``, and Python ignores SIGPIPE and
+    SIGXFSZ in every process of its own.
+    """
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def close_inherited() -> None:
+    """Close every descriptor but standard input, output and error."""
+    try:
+        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:  # not Linux
+        numbers = list(range(256))
+    for number in numbers:
+        if number >= FIRST_DESCRIPTOR:
+            try:
+                os.close(number)
+            except OSError:  # that by which they were listed
+                pass
+
+
+def catch_what_python_ignores() -> None:
+    """Handle the signals that Python ignores, without effect, for all that this process starts.
+
+    A call that fails with EPIPE or EFBIG still raises OSError here; but a handler, unlike an
+    ignored signal, isn't inherited by programs, however they are started.
+    """
+    for number in IGNORED_BY_PYTHON:
+        if signal.getsignal(number) in (signal.SIG_IGN, signal.SIG_DFL):
+            signal.signal(number, _do_nothing)
+
+
+def _do_nothing(*_: object) -> None:
+    """Handle a signal."""
 
 
 def no_new_privileges() -> None:
@@ -145,6 +190,8 @@ def main(spec_path: str, port: str, probing: str = "") -> NoReturn:
     for name, value in spec["environment"].items():
         environment[name] = fill(value, values)
     argv = [fill(argument, values) for argument in spec["probe" if probing else "argv"]]
+    reset_signals()
+    close_inherited()
     try:
         os.execvpe(argv[0], argv, environment)  # noqa: S606 - there is no shell on purpose
     except OSError as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from startstate import odd_signals, read_report, reporter
 from waiting import eventually
 
 from socketpool.client.child import exit_code
@@ -123,19 +124,26 @@ def test_a_program_is_told_to_end_when_there_is_no_more_reason_to_run(flag: Path
     assert running.code() == 128 + signal.SIGTERM
 
 
-STATUS = """
-for line in open("/proc/self/status"):
-    name, _, value = line.partition(":")
-    if name in ("SigBlk", "SigIgn"):
-        print(int(value, 16) & 0x7fffffff, end=" ")  # above are the C library's own
-"""
-
-
-def test_the_program_starts_with_the_signals_that_we_had(flag: Path) -> None:
-    bare = subprocess.run(python(STATUS), capture_output=True, text=True, check=True).stdout
-    running = Running(flag, *python(STATUS))
-    assert running.line() == bare.strip()
+def test_the_program_starts_with_default_signals(flag: Path, tmp_path: Path) -> None:
+    with odd_signals():
+        running = Running(flag, *reporter(tmp_path / "report"))
     assert running.code() == 0
+    found = read_report(tmp_path / "report")
+    assert found["blocked"] == set()
+    assert found["ignored"] <= {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT}  # the tests' own
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
+def test_what_nohup_or_a_shell_had_us_ignore_the_program_ignores_too(
+    flag: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        running = Running(flag, *reporter(tmp_path / "report"))
+    finally:
+        signal.signal(number, before)
+    assert running.code() == 0
+    assert number in read_report(tmp_path / "report")["ignored"]
 
 
 @pytest.fixture

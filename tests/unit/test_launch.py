@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from startstate import FRESH, odd_signals, read_report, reporter
 
 from socketpool.supervision import launch
 from socketpool.supervision.launch import fill
@@ -161,6 +162,23 @@ def test_an_sdk_service_limits_its_sessions_itself(spec: dict[str, Any], tmp_pat
 
 def test_privileges_can_t_be_regained(spec: dict[str, Any], tmp_path: Path) -> None:
     assert shown(spec, tmp_path)["no_new_privs"] == "1"
+
+
+def test_signals_and_descriptors_of_whoever_started_it_do_not_reach_the_program(
+    spec: dict[str, Any], tmp_path: Path
+) -> None:
+    ours, theirs = os.pipe()
+    os.set_inheritable(theirs, True)
+    spec["argv"] = reporter("{folder}/report")
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    try:
+        with odd_signals():
+            command = [sys.executable, "-I", "-S", launch.__file__, tmp_path / "spec.json", "2000"]
+            subprocess.run(command, close_fds=False, check=True, timeout=30)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert read_report(tmp_path / "report") == FRESH
 
 
 def test_a_program_that_is_not_there_is_named(spec: dict[str, Any], tmp_path: Path) -> None:

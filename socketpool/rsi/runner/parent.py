@@ -29,7 +29,12 @@ from socketpool.rsi.executable import ExecutableVendor
 from socketpool.rsi.runner.sessionprocess import run_session
 from socketpool.rsi.runner.slots import Slots
 from socketpool.rsi.service import ServiceServer, SessionLimits
-from socketpool.supervision.launch import die_with_parent, limit_resources
+from socketpool.supervision.launch import (
+    catch_what_python_ignores,
+    die_with_parent,
+    limit_resources,
+    reset_signals,
+)
 from socketpool.supervision.notify import AliveSocket, say_ready
 from socketpool.system.sockets import listen_on
 
@@ -108,15 +113,16 @@ class Runner:
             selector.register(self._wake_reader, selectors.EVENT_READ)
             selector.register(listener, selectors.EVENT_READ)
             selector.register(alive, selectors.EVENT_READ)
-            for key, _ in selector.select(1.0 if self._sessions else None):
-                if key.fd == self._wake_reader:
-                    os.read(self._wake_reader, 512)
-                elif key.fileobj is alive:
-                    alive.answer()
-                else:
-                    self._accept(listener)
+            ready = [key for key, _ in selector.select(1.0 if self._sessions else None)]
+        for key in ready:  # without the selector, which sessions would inherit
+            if key.fd == self._wake_reader:
+                os.read(self._wake_reader, 512)
+            elif key.fileobj is alive:
+                alive.answer()
+            else:
+                self._accept(listener, alive)
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket.socket, alive: AliveSocket) -> None:
         try:
             connection, _ = listener.accept()
         except OSError as error:  # the peer has gone, or we are out of descriptors for a moment
@@ -134,7 +140,7 @@ class Runner:
                 time.sleep(0.05)
                 return
             if pid == 0:
-                self._become_session(listener, connection, parent)
+                self._become_session(listener, alive, connection, parent)
             self._sessions[pid] = time.monotonic() + self._limits.session_time + OVERTIME_SECONDS
 
     def _drop_oldest_stranger(self) -> None:
@@ -146,8 +152,19 @@ class Runner:
             os.waitpid(oldest, 0)
             del self._sessions[oldest]
 
+    def _close_inherited(self, *others: socket.socket | AliveSocket) -> None:
+        """Close what is the parent's alone."""
+        for other in others:
+            other.close()
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
+
     def _become_session(
-        self, listener: socket.socket, connection: socket.socket, parent: int
+        self,
+        listener: socket.socket,
+        alive: AliveSocket,
+        connection: socket.socket,
+        parent: int,
     ) -> None:
         """The child's whole life; never returns."""
         status = 1
@@ -155,12 +172,13 @@ class Runner:
             die_with_parent(signal.SIGKILL)
             if os.getppid() != parent:
                 os._exit(1)
-            listener.close()
+            # A group of its own: supervisord sends SIGTERM to that of the parent, which lets the
+            # session finish and kills it after that; and a vendor's "kill 0" ends itself alone.
+            os.setpgid(0, 0)
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
-                signal.signal(number, signal.SIG_DFL)
-            # The session may finish while the parent drains; the parent kills it after that.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            reset_signals()
+            catch_what_python_ignores()
+            self._close_inherited(listener, alive)
             limit_resources(self._spec["limits"])
             run_session(
                 connection,

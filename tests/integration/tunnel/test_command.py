@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 from pools import TOOLS, WEB, PoolMaker, clean_environment, run_tool
 from sshd import keygen
+from startstate import FRESH, odd_signals, read_report, reporter
 from waiting import eventually
 
 from socketpool.cli.tunnel import tunnel as tunnel_command
@@ -110,6 +111,19 @@ def test_a_program_finds_the_services_and_its_exit_code_is_ours(
     assert "200 True" in result.stdout
     assert "web 127." in result.stdout
     assert web.request("GET", "/v1/leases").body == []
+
+
+def test_the_program_starts_with_default_signals(
+    server: Sshd, web: RunningPool, tmp_path: Path
+) -> None:
+    target = tmp_path / "report"
+    with odd_signals():
+        result = run_tool(
+            *("socketpool", "tunnel", server.alias, "web", *options(server, web)),
+            *("--", *reporter(target)),
+        )
+    assert result.returncode == 0, result.stderr
+    assert read_report(target) == FRESH
 
 
 def test_services_stay_reachable_at_their_ports_until_ctrl_c(
