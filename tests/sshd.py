@@ -151,6 +151,18 @@ class Sshd:
         eventually(answers, f"sshd at port {self.port}")
         return self
 
+    def ssh_works(self, *options: str) -> bool:
+        """Whether OpenSSH's own client gets in by the same configuration, without being asked."""
+        command = ["ssh", "-F", self.client_config, "-o", "BatchMode=yes", *options]
+        done = subprocess.run(
+            [*command, self.alias, "true"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        return done.returncode == 0
+
     def sessions(self) -> list[psutil.Process]:
         """The processes that serve connections."""
         assert self.process is not None

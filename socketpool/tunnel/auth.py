@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from socketpool.tunnel.sshconfig import HostSettings
+    from socketpool.tunnel.settings import HostSettings
 
     Ask = Callable[[str], str | None]
     """Asks the user for a passphrase; None when there is nobody to ask."""

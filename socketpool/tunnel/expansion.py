@@ -7,8 +7,13 @@ import os
 import re
 import socket
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from socketpool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +50,21 @@ class Tokens:
         }
 
 
-def expand(text: str, tokens: Tokens) -> str:
-    """``~``, ``%`` tokens and ``${NAME}`` of the environment; raises ConfigError for others."""
-    if text == "~" or text.startswith("~/"):
+def expand(
+    text: str,
+    tokens: Tokens,
+    *,
+    variables: bool = True,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """``~``, ``%`` tokens and ``${NAME}`` of the environment; raises ConfigError for others.
+
+    Without ``variables`` only the tokens are expanded: the rest is left to a shell.  ``more`` are
+    tokens that mean something to one option alone.
+    """
+    if variables and (text == "~" or text.startswith("~/")):
         text = tokens.home.replace("%", "%%") + text[1:]
-    values = tokens.values()
+    values = tokens.values() | dict(more)
 
     def one(match: re.Match[str]) -> str:
         if match["variable"] is not None:
@@ -61,4 +76,6 @@ def expand(text: str, tokens: Tokens) -> str:
             raise ConfigError(f"ssh_config: {text}: %{match['token']} stands for nothing")
         return values[match["token"]]
 
-    return re.sub(r"%(?P<token>.?)|\$\{(?P<variable>[^}]*)\}", one, text)
+    never = "(?!)"
+    name = r"[^}]*" if variables else never
+    return re.sub(rf"%(?P<token>.?)|\$\{{(?P<variable>{name})\}}", one, text)

@@ -1,7 +1,6 @@
 """Known host keys: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT.
 
-paramiko's own reader knows neither markers nor patterns, so the files are read here.  Nothing is
-ever added without being asked to.
+paramiko's own reader knows neither markers nor patterns, so the files are read here.
 """
 
 from __future__ import annotations
@@ -12,13 +11,12 @@ import fnmatch
 import hashlib
 import hmac
 import os
-import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from socketpool.errors import ConfigError
-from socketpool.tunnel.failures import HostKeyRefused
+from socketpool.tunnel.certificates import CERTIFIED, Certificate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,6 +44,11 @@ class HostKey(NamedTuple):
         """As known_hosts holds it."""
         return base64.b64encode(self.blob).decode()
 
+    @property
+    def certificate(self) -> Certificate | None:
+        """What it is if it is a certificate; raises ValueError for a malformed one."""
+        return Certificate.parse(self.blob) if self.type.endswith(CERTIFIED) else None
+
 
 class Verdict(StrEnum):
     """What the files say of a key."""
@@ -63,7 +66,8 @@ class Entry:
     marker: str
     names: str
     key: HostKey
-    path: Path
+    source: str
+    """The file or the command that has it."""
     line: int
 
     def covers(self, name: str) -> bool:
@@ -102,86 +106,66 @@ def host_name(host: str, port: int, alias: str | None = None) -> str:
 
 
 class KnownHosts:
-    """The keys of some files, of which the first is the user's own."""
+    """The keys of some files, and of what a command printed."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        """Read them; those that don't exist are empty.  Raises ConfigError."""
-        self._paths = paths
-        self._entries = [entry for path in paths for entry in _read(path)]
+        """Read them; as OpenSSH does it, those that can't be read are empty.
+
+        Raises ConfigError for one that is too large.
+        """
+        self.unreadable: list[str] = []
+        """Why a file that exists can't be read."""
+        self._entries: list[Entry] = []
+        for path in paths:
+            try:
+                self._entries += _parse(_read(path), str(path))
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                self.unreadable.append(f"{path}: {error.strerror}")
+
+    def add(self, text: str, source: str) -> None:
+        """Know what a text in the form of such a file says, too."""
+        self._entries += _parse(text, source)
 
     def types(self, name: str) -> list[str]:
         """The types of the keys that are known for a host, to be asked of it first."""
         return [entry.key.type for entry in self._about(name) if not entry.marker]
 
+    def authority(self, name: str, certificate: Certificate) -> Entry | None:
+        """Where the authority of a host's certificate is trusted for that host."""
+        for entry in self._about(name):
+            if entry.marker == AUTHORITY and entry.key.blob == certificate.authority:
+                return entry
+        return None
+
+    def revoked(self, name: str, *blobs: bytes) -> Entry | None:
+        """Where one of the keys is marked as revoked for a host."""
+        for entry in self._about(name):
+            if entry.marker == REVOKED and entry.key.blob in blobs:
+                return entry
+        return None
+
     def judge(self, name: str, key: HostKey) -> tuple[Verdict, Entry | None]:
-        """What the files say of this key for this host, and where."""
-        about = self._about(name)
-        revoked = [e for e in self._entries if e.marker == REVOKED and e.key.blob == key.blob]
-        for entry in revoked:
-            if entry.covers(name):
-                return Verdict.REVOKED, entry
-        plain = [entry for entry in about if not entry.marker]
+        """What is said of this key, which is no certificate, for this host, and where."""
+        if (entry := self.revoked(name, key.blob)) is not None:
+            return Verdict.REVOKED, entry
+        plain = [entry for entry in self._about(name) if not entry.marker]
         for entry in plain:
             if entry.key == key:
                 return Verdict.KNOWN, entry
         return (Verdict.CHANGED, plain[0]) if plain else (Verdict.UNKNOWN, None)
 
     def has_authority(self, name: str) -> bool:
-        """Whether certificates are trusted for a host, which paramiko can't verify."""
+        """Whether certificates are trusted for a host."""
         return any(entry.marker == AUTHORITY for entry in self._about(name))
 
     def _about(self, name: str) -> list[Entry]:
         return [entry for entry in self._entries if entry.covers(name)]
 
 
-def check_host_key(
-    known: KnownHosts,
-    name: str,
-    key: HostKey,
-    *,
-    paths: Sequence[Path],
-    accept_new: bool,
-    hashed: bool,
-) -> Path | None:
-    """Raise HostKeyRefused unless the key is the host's.
-
-    With ``accept_new`` the first key of a host is added to the first of the paths, which is then
-    returned; a changed one is refused all the same.
-    """
-    verdict, entry = known.judge(name, key)
-    if verdict is Verdict.KNOWN:
-        return None
-    shown = f"{key.type} {key.fingerprint}"
-    if entry is not None and verdict is Verdict.REVOKED:
-        raise HostKeyRefused(
-            f"the key of {name} is revoked: {shown}",
-            hint=f"line {entry.line} of {entry.path} says so; ask the host's operator",
-        )
-    if entry is not None:
-        raise HostKeyRefused(
-            f"the key of {name} is not the one that is known: it shows {shown}, and line "
-            f"{entry.line} of {entry.path} has {entry.key.type} {entry.key.fingerprint}",
-            hint="somebody may be in between. If its operator confirms the new fingerprint: "
-            f"ssh-keygen -f {shlex.quote(str(entry.path))} -R {shlex.quote(name)}, "
-            "then again with --accept-new",
-        )
-    if known.has_authority(name):
-        raise HostKeyRefused(
-            f"the key of {name} is not known by itself: {shown}",
-            hint="known_hosts has an @cert-authority for it, and certificates of hosts are not "
-            f"supported; add the key: {name} {key.type} {key.base64}",
-        )
-    if not accept_new or not paths:
-        raise HostKeyRefused(
-            f"the key of {name} is not known: {shown}",
-            hint="compare the fingerprint with what its operator says, then run this again with "
-            "--accept-new, or connect once with ssh",
-        )
-    _add(paths[0], name, key, hashed=hashed)
-    return paths[0]
-
-
-def _add(path: Path, name: str, key: HostKey, *, hashed: bool) -> None:
+def remember(path: Path, name: str, key: HostKey, *, hashed: bool) -> None:
+    """Add a host's key to a file; raises ConfigError."""
     if hashed:
         salt = os.urandom(hashlib.sha1(usedforsecurity=False).digest_size)
         made = hmac.new(salt, name.lower().encode(), hashlib.sha1).digest()
@@ -199,20 +183,20 @@ def _add(path: Path, name: str, key: HostKey, *, hashed: bool) -> None:
         raise ConfigError(f"{path}: {error.strerror}: the host's key can't be kept") from None
 
 
-def _read(path: Path) -> Iterable[Entry]:
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes; no known_hosts file")
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", hint="check UserKnownHostsFile") from None
-    found = [_entry(line, path, number) for number, line in enumerate(lines, 1)]
+def _read(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes; no known_hosts file")
+    return data.decode("utf-8", "replace")
+
+
+def _parse(text: str, source: str) -> Iterable[Entry]:
+    found = [_entry(line, source, number) for number, line in enumerate(text.split("\n"), 1)]
     return [entry for entry in found if entry is not None]
 
 
-def _entry(line: str, path: Path, number: int) -> Entry | None:
+def _entry(line: str, source: str, number: int) -> Entry | None:
     """The line's entry; None for comments, and for what OpenSSH also passes over."""
     fields = line.split()
     marker = fields.pop(0) if fields and fields[0].startswith("@") else ""
@@ -222,4 +206,4 @@ def _entry(line: str, path: Path, number: int) -> Entry | None:
         blob = base64.b64decode(fields[2], validate=True)
     except (ValueError, binascii.Error):
         return None
-    return Entry(marker, fields[0], HostKey(fields[1], blob), path, number)
+    return Entry(marker, fields[0], HostKey(fields[1], blob), source, number)

@@ -3,47 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-import paramiko
 from paramiko.ssh_exception import ChannelException, SSHException
 
 from socketpool.errors import PoolUnreachable
 from socketpool.tunnel.auth import Identities
 from socketpool.tunnel.channel import TunnelStream
 from socketpool.tunnel.failures import ForwardProhibited, HostUnreachable, TargetRefused, TunnelDown
-from socketpool.tunnel.hostkeys import HostKey, KnownHosts, check_host_key, host_name
 from socketpool.tunnel.opening import Openings
-from socketpool.tunnel.packets import Packets
+from socketpool.tunnel.recognition import Recognition
 from socketpool.tunnel.threads import start, without_signals
-from socketpool.tunnel.wire import WINDOW, Wire, command_wire, tcp_wire
+from socketpool.tunnel.transport import SshTransport
+from socketpool.tunnel.wire import Wire, command_wire, tcp_wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from socketpool.tunnel.auth import Ask
-    from socketpool.tunnel.sshconfig import HostSettings
+    import paramiko
 
-CIPHERS = (
-    # paramiko has no chacha20, and puts these last
-    *("aes128-gcm@openssh.com", "aes256-gcm@openssh.com"),
-    *("aes128-ctr", "aes192-ctr", "aes256-ctr"),
-)
-DIGESTS = (
-    *("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com"),
-    *("hmac-sha2-256", "hmac-sha2-512"),
-)
+    from socketpool.tunnel.auth import Ask
+    from socketpool.tunnel.settings import HostSettings
+
 OPEN_SECONDS = 20.0
-PACKET = 1 << 16
-"""Largest packet that we take; with the usual 32 KiB sshd sends a quarter as fast."""
 MAX_SECONDS_TO_LOG_IN = 30.0
 _PROHIBITED, _CONNECT_FAILED = 1, 2  # RFC 4254, section 5.1
-
-# Its errors are raised to us as well; whoever wants them twice may listen.
-logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 class Connector:
@@ -73,8 +59,10 @@ class Connector:
         try:
             for host, identities in self._hosts:
                 self._warn(host)
-                wire = self._wire(host, links[-1] if links else None)
-                links.append(self._log_in(host, identities, wire, links[-1] if links else None))
+                recognition = Recognition.of(host)
+                before = links[-1] if links else None
+                wire = self._wire(host, before)
+                links.append(self._log_in(recognition, identities, wire, before))
         except BaseException:
             for link in reversed(links):
                 link.close()
@@ -94,25 +82,22 @@ class Connector:
         return command_wire(host) if host.proxy_command else tcp_wire(host)
 
     def _log_in(
-        self, host: HostSettings, identities: Identities, wire: Wire, before: Link | None
+        self, recognition: Recognition, identities: Identities, wire: Wire, before: Link | None
     ) -> Link:
-        known = KnownHosts(host.known_hosts)
-        name = host_name(host.hostname, host.port, host.host_key_alias)
-        transport = _transport(wire, host, known.types(name))
+        host = recognition.host
+        transport = _transport(wire, host, recognition)
         link = Link(host, transport, wire, before)
         try:
             _shake_hands(transport, host)
-            shown = transport.get_remote_server_key()
-            added = check_host_key(
-                known,
-                name,
-                HostKey(shown.get_name(), shown.asbytes()),
-                paths=host.known_hosts,
-                accept_new=self._accept_new,
-                hashed=host.hash_known_hosts,
+            accepted = recognition.check(
+                transport.shown_key, wire.address, accept_new=self._accept_new
             )
-            if added is not None:
-                self._note(f"the key of {name} was added to {added}")
+            if accepted is not None:
+                self._note(
+                    f"the key of {accepted.name} was added to {accepted.path}"
+                    if accepted.path
+                    else f"the key of {accepted.name} is trusted this time; no file remembers it"
+                )
             identities.log_in(transport)
         except BaseException:
             link.close_last()
@@ -129,32 +114,20 @@ class Connector:
             )
 
 
-def _transport(wire: Wire, host: HostSettings, known_types: list[str]) -> paramiko.Transport:
-    transport = paramiko.Transport(
-        wire,  # type: ignore[arg-type]  # anything with these methods will do, its documents say
-        default_window_size=WINDOW,
-        default_max_packet_size=PACKET,
-        packetizer_class=Packets,
-    )
+def _transport(wire: Wire, host: HostSettings, recognition: Recognition) -> SshTransport:
+    try:
+        transport = SshTransport(wire, host, recognition)
+    except BaseException:
+        wire.close()
+        raise
     transport.banner_timeout = host.connect_seconds
     transport.handshake_timeout = host.connect_seconds
     transport.auth_timeout = MAX_SECONDS_TO_LOG_IN
     transport.channel_timeout = OPEN_SECONDS
-    options = transport.get_security_options()
-    options.ciphers = CIPHERS
-    options.digests = DIGESTS
-    # First the types that are known, so that a host with several keys shows one of these.
-    expected = [each for known in known_types for each in _SIGNATURES.get(known, (known,))]
-    offered = tuple(options.key_types)
-    first = tuple(dict.fromkeys(each for each in expected if each in offered))
-    options.key_types = first + tuple(each for each in offered if each not in first)
     return transport
 
 
-_SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
-
-
-def _shake_hands(transport: paramiko.Transport, host: HostSettings) -> None:
+def _shake_hands(transport: SshTransport, host: HostSettings) -> None:
     done = threading.Event()
     try:
         with without_signals():
@@ -163,8 +136,9 @@ def _shake_hands(transport: paramiko.Transport, host: HostSettings) -> None:
         transport.get_remote_server_key()  # raises unless it got so far in time
     except (SSHException, EOFError, OSError) as error:
         text = str(transport.get_exception() or error) or "it closed the connection"
+        way = " through its ProxyCommand" if host.proxy_command else ""
         raise HostUnreachable(
-            f"{host.name} does not answer as an SSH server: {text}",
+            f"{host.name} does not answer as an SSH server{way}: {text}",
             hint="is that the port of its sshd? has it too many connections?",
         ) from None
 
@@ -175,7 +149,7 @@ class Link:
     def __init__(
         self,
         host: HostSettings,
-        transport: paramiko.Transport,
+        transport: SshTransport,
         wire: Wire,
         before: Link | None,
     ) -> None:
@@ -184,7 +158,7 @@ class Link:
         self._wire = wire
         self._before = before
         self._openings = Openings()
-        self._packets = cast("Packets", transport.packetizer)
+        self._packets = transport.packets
 
     def open(self, host: str, port: int) -> TunnelStream:
         """A stream to a port behind the host.

@@ -6,6 +6,8 @@ Reading ahead makes one system call of many packets, and tells when the host was
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import subprocess
 import time
@@ -16,7 +18,7 @@ from socketpool.tunnel.failures import HostUnreachable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from socketpool.tunnel.sshconfig import HostSettings
+    from socketpool.tunnel.settings import HostSettings
 
 READ_AHEAD = 1 << 20
 BULK = 32 << 10
@@ -26,6 +28,8 @@ then before threads change, which saves a third of the CPU of a download."""
 WINDOW = 16 << 20
 """Bytes of a channel that the host may send before we have taken them: 50 ms at 320 MB/s."""
 KEEPALIVE_PROBES = 3
+PROXY_SECONDS = 5.0
+"""So long a ProxyCommand may take to end."""
 
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
@@ -42,7 +46,14 @@ class Carrier(Protocol):
 class Wire:
     """Bytes to and from an SSH server, in the form that `paramiko.Transport` asks for."""
 
-    def __init__(self, carrier: Carrier, on_close: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        carrier: Carrier,
+        on_close: Callable[[], None] | None = None,
+        address: str | None = None,
+    ) -> None:
+        self.address = address
+        """The IP address that is connected to, where that is the host itself."""
         self._carrier = carrier
         self._on_close = on_close
         self._buffer = memoryview(bytearray(READ_AHEAD))
@@ -130,13 +141,14 @@ def tcp_wire(host: HostSettings) -> Wire:
         stream = socket.socket(kind, socket.SOCK_STREAM)
         try:
             _watch(stream, host)
+            _bind(stream, host)
             stream.settimeout(host.connect_seconds)
             stream.connect(address)
         except OSError as error:
             stream.close()
             failure = error
         else:
-            return Wire(stream)
+            return Wire(stream, address=str(address[0]))
     raise _unreachable(host, failure)
 
 
@@ -152,6 +164,16 @@ def _watch(stream: socket.socket, host: HostSettings) -> None:
         (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1000, int(host.patience * 1000))),
     ):
         stream.setsockopt(level, option, value)
+
+
+def _bind(stream: socket.socket, host: HostSettings) -> None:
+    """Leave from the address and the interface that the configuration names."""
+    if host.bind_interface:
+        name = host.bind_interface.encode()
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name)
+    if host.bind_address:
+        found = socket.getaddrinfo(host.bind_address, 0, stream.family, socket.SOCK_STREAM)
+        stream.bind(found[0][4])
 
 
 def _unreachable(host: HostSettings, error: OSError) -> HostUnreachable:
@@ -172,26 +194,39 @@ def _unreachable(host: HostSettings, error: OSError) -> HostUnreachable:
 
 
 def command_wire(host: HostSettings) -> Wire:
-    """What the host's ProxyCommand leads to; it is run without a shell."""
+    """What the host's ProxyCommand leads to; the user's shell runs it, as with ssh.
+
+    It has a process group of its own: Ctrl-C at the terminal is for the program that uses the
+    tunnel.
+    """
     ours, theirs = socket.socketpair()
+    shell = os.environ.get("SHELL") or "/bin/sh"
     with theirs:
         try:
             process = subprocess.Popen(
-                host.proxy_command, stdin=theirs.fileno(), stdout=theirs.fileno()
+                [shell, "-c", f"exec {host.proxy_command.removeprefix('exec ')}"],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                process_group=0,
             )
         except OSError as error:
             ours.close()
             raise HostUnreachable(
-                f"the ProxyCommand of {host.given} can't be run: {error.strerror}",
-                hint="it is run without a shell: its first word must be a program",
+                f"the ProxyCommand of {host.given} can't be run: {shell}: {error.strerror}",
+                hint="the shell that SHELL names runs it",
             ) from None
 
     def end() -> None:
-        process.terminate()
+        _signal_group(process.pid, signal.SIGTERM)
         try:
-            process.wait(5)
+            process.wait(PROXY_SECONDS)
         except subprocess.TimeoutExpired:
-            process.kill()
+            _signal_group(process.pid, signal.SIGKILL)
             process.wait()
 
     return Wire(ours, end)
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)

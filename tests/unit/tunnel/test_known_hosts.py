@@ -11,14 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from socketpool.errors import ConfigError
-from socketpool.tunnel.failures import HostKeyRefused
 from socketpool.tunnel.hostkeys import (
     MAX_FILE_BYTES,
     HostKey,
     KnownHosts,
     Verdict,
-    check_host_key,
     host_name,
+    remember,
 )
 
 if TYPE_CHECKING:
@@ -93,9 +92,7 @@ def test_a_revoked_key_stays_revoked_wherever_else_it_is_known(tmp_path: Path) -
 def test_a_certificate_authority_s_key_is_nobody_s_host_key(tmp_path: Path) -> None:
     hosts = known(tmp_path, line("*", KEY, "@cert-authority"))
     assert hosts.judge("acme", KEY)[0] is Verdict.UNKNOWN
-    with pytest.raises(HostKeyRefused, match="not known by itself") as caught:
-        check_host_key(hosts, "acme", KEY, paths=[tmp_path], accept_new=True, hashed=False)
-    assert "@cert-authority" in caught.value.hint
+    assert hosts.has_authority("acme")
 
 
 @pytest.mark.parametrize(
@@ -118,8 +115,13 @@ def test_a_file_that_is_no_known_hosts_file_is_refused(tmp_path: Path) -> None:
         file.truncate(MAX_FILE_BYTES + 1)
     with pytest.raises(ConfigError, match="larger than"):
         KnownHosts([path])
-    with pytest.raises(ConfigError):
-        KnownHosts([tmp_path])
+
+
+def test_one_that_can_t_be_read_is_passed_over_and_said(tmp_path: Path) -> None:
+    (tmp_path / "known_hosts").write_text(line("acme"))
+    hosts = KnownHosts([tmp_path, tmp_path / "none", tmp_path / "known_hosts"])
+    assert hosts.judge("acme", KEY)[0] is Verdict.KNOWN
+    assert hosts.unreadable == [f"{tmp_path}: Is a directory"]
 
 
 def test_names_are_those_that_openssh_writes() -> None:
@@ -140,13 +142,9 @@ def test_the_fingerprint_is_the_one_that_ssh_keygen_shows(tmp_path: Path) -> Non
     assert HostKey(kind, base64.b64decode(data)).fingerprint == shown.split()[1]
 
 
-def test_the_first_key_is_added_to_the_first_file_which_is_private(tmp_path: Path) -> None:
-    paths = [tmp_path / ".ssh" / "known_hosts", tmp_path / "system"]
-    added = check_host_key(
-        KnownHosts(paths), "acme", KEY, paths=paths, accept_new=True, hashed=False
-    )
-    assert added == paths[0]
-    assert paths[0].read_text() == f"acme {KEY.type} {KEY.base64}\n"
-    assert paths[0].stat().st_mode & 0o777 == 0o600
-    assert paths[0].parent.stat().st_mode & 0o777 == 0o700
-    assert not paths[1].exists()
+def test_a_key_is_added_to_a_file_which_is_private(tmp_path: Path) -> None:
+    path = tmp_path / ".ssh" / "known_hosts"
+    remember(path, "acme", KEY, hashed=False)
+    assert path.read_text() == f"acme {KEY.type} {KEY.base64}\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
