@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from socketpool.client.dial import dial_tcp
 from socketpool.credentials.fence import Fence
 from socketpool.credentials.tokens import LeaseClaim, LeaseTokens
 from socketpool.protocol.session import greet
+from socketpool.supervision.launch import InstanceSpec, LimitSpec, SdkSpec
 
 if TYPE_CHECKING:
     import socket
@@ -72,18 +72,31 @@ def running_instance(
     workspaces = folder / "workspaces"
     workspaces.mkdir()
     (folder / "key").write_text(KEY)
-    spec = {
-        "name": "tested",
-        "host": HOST,
-        "folder": str(code.parent),
-        "sdk": {"file": code.name, "class": name, "executable": None},
-        "lease_key": str(folder / "key"),
-        "workspaces": str(workspaces),
-        "alive": str(folder),
-        "fence": str(folder / "fence"),
-        "limits": {"sessions": 8, "session_time": 60.0, "archive_size": 4 << 30} | limits,
-    }
-    (folder / "spec.json").write_text(json.dumps(spec))
+    spec = InstanceSpec(
+        name="tested",
+        host=HOST,
+        folder=str(code.parent),
+        content="",
+        environment={},
+        limits=LimitSpec(
+            **({"sessions": 8, "session_time": 60.0, "archive_size": 4 << 30} | limits)
+        ),
+        scratch="",
+        supervisord_pid="",
+        notify="",
+        own_workspace=False,
+        values={},
+        argv=[],
+        sdk=SdkSpec(
+            file=code.name,
+            cls=name,
+            lease_key=str(folder / "key"),
+            workspaces=str(workspaces),
+            alive=str(folder),
+            fence=str(folder / "fence"),
+        ),
+    )
+    (folder / "spec.json").write_text(spec.text())
     prefix: list[str] = []
     if disk is not None:
         small = ("sh", "-ec", ON_SMALL_DISK, "sh", str(workspaces), str(disk))

@@ -7,7 +7,6 @@ socketpool.development.onfile <service.json> <port>``.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from socketpool.errors import ServiceFailed
 from socketpool.logs import log_to_stderr
-from socketpool.rsi.runner.parent import Runner
+from socketpool.rsi.runner.parent import Runner, read_spec
 from socketpool.rsi.service import ServiceServer
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from socketpool.rsi.runner.workspace import Workspace
     from socketpool.rsi.service import SessionLimits
+    from socketpool.supervision.launch import InstanceSpec
 
 _STORED = "stored"
 
@@ -34,14 +34,17 @@ _STORED = "stored"
 class FileRunner(Runner):
     """Serves sessions that begin and end with the user's file."""
 
-    def __init__(self, spec: dict[str, Any], port: int) -> None:
+    def __init__(self, spec: InstanceSpec, port: int) -> None:
         super().__init__(spec, port)
+        on_file = spec.on_file
+        if on_file is None:
+            raise ValueError(f"the specification of {spec.name} names no file")
         self._service = partial(
-            _KINDS[spec["client"]],
+            _KINDS[on_file.client],
             service=self._service,
-            file=Path(spec["file"]),
-            result=Path(spec["result"]),
-            replace=spec["replace"],
+            file=Path(on_file.file),
+            result=Path(on_file.result),
+            replace=on_file.replace,
         )
 
 
@@ -157,8 +160,7 @@ def main(argv: list[str]) -> None:
     """Run the service that ``argv`` names."""
     os.umask(0o077)
     log_to_stderr()
-    spec = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
-    FileRunner(spec, int(argv[1])).serve()
+    FileRunner(read_spec(argv[0]), int(argv[1])).serve()
 
 
 if __name__ == "__main__":

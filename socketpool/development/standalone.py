@@ -26,6 +26,7 @@ from socketpool.credentials.tokens import LeaseClaim, LeaseTokens, ensure_secret
 from socketpool.errors import ConfigError
 from socketpool.supervision import launch
 from socketpool.supervision.files import service_spec
+from socketpool.supervision.launch import FileSpec, InstanceSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,7 +110,7 @@ class Instance:
         self._write(self.token_file, token + "\n")
         self._write(self._state.supervisord_pid, str(os.getpid()))
         spec = self._state.services / f"{self._service.name}.json"
-        self._write(spec, json.dumps(self._spec()))
+        self._write(spec, self._spec().text())
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", launch.__file__, str(spec), str(self._listen.port)],
             stdin=subprocess.DEVNULL,
@@ -163,7 +164,7 @@ class Instance:
         with open(fd, "w", encoding="utf-8") as out:  # noqa: PTH123 - a descriptor
             out.write(text)
 
-    def _spec(self) -> dict[str, object]:
+    def _spec(self) -> InstanceSpec:
         settings = Settings(
             listen=self._listen,
             services_host=self._listen.host,
@@ -173,10 +174,16 @@ class Instance:
         )
         spec = service_spec(settings, self._state, self._service)
         module = "socketpool.development.onfile"
-        spec["argv"] = ["{python}", "-P", "-u", "-m", module, "{spec}", "{port}"]
-        tied = {"client": self._service.client, "replace": self._tie.replace}
-        spec["notify"] = ""  # nobody waits for it but the reader of its log
-        return spec | tied | {"file": str(self._tie.file), "result": str(self._tie.result)}
+        return spec.replaced(
+            argv=["{python}", "-P", "-u", "-m", module, "{spec}", "{port}"],
+            notify="",  # nobody waits for it but the reader of its log
+            on_file=FileSpec(
+                client=self._service.client or "",
+                file=str(self._tie.file),
+                result=str(self._tie.result),
+                replace=self._tie.replace,
+            ),
+        )
 
 
 def _entry(line: bytes) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from socketpool.supervision.launch import die_with_parent, fill, reset_signals, 
 if TYPE_CHECKING:
     from socketpool.protocol.frames import Stream
     from socketpool.rsi.runner.workspace import Workspace
+    from socketpool.supervision.launch import InstanceSpec
 
 LAST_LINES = 20
 """Lines of a failed program's output that the log repeats beside its exit code."""
@@ -47,10 +48,11 @@ class ExecutableVendor(ServiceServer):
     """Runs the program that the service's ``sdk.executable`` names."""
 
     def __init__(
-        self, stream: Stream, workspace: Workspace, limits: SessionLimits, spec: dict[str, Any]
+        self, stream: Stream, workspace: Workspace, limits: SessionLimits, spec: InstanceSpec
     ) -> None:
         super().__init__(stream, workspace, limits)
-        self._spec = spec
+        self._sdk = spec.require_sdk()
+        self._values = spec.values
         self._last: deque[str] = deque(maxlen=LAST_LINES)
         self._lines = 0
         self._detail: dict[str, Any] = {}
@@ -65,8 +67,8 @@ class ExecutableVendor(ServiceServer):
         self.progress(0, len(planted))
         self._run()
         different = tree.compare(self.workspace.members, planted)
-        self._refuse_unless_ignored("added", different.added)
-        self._refuse_unless_ignored("deleted", different.deleted)
+        self._refuse("added", different.added, self._sdk.added)
+        self._refuse("deleted", different.deleted, self._sdk.deleted)
         with self.workspace.step() as step:
             tree.pack(self.workspace.members, different.changed, planted, step.archive)
             step.outcome = {"members": len(planted), "changed": len(different.changed)}
@@ -79,8 +81,7 @@ class ExecutableVendor(ServiceServer):
         return self._detail
 
     def _run(self) -> None:
-        program = self._spec["sdk"]["executable"]
-        argv = [fill(argument, self._spec["values"]) for argument in program]
+        argv = [fill(argument, self._values) for argument in self._sdk.executable or ()]
         environment = os.environ | {"SOCKETPOOL_LEASE": self.workspace.root.name}
         try:
             process = subprocess.Popen(
@@ -144,8 +145,8 @@ class ExecutableVendor(ServiceServer):
         elif self._lines == LOGGED_LINES + 1:
             log.warning("output cut", extra={"lease": self.workspace.root.name})
 
-    def _refuse_unless_ignored(self, what: str, names: list[bytes]) -> None:
-        if not names or self._spec["sdk"][what] == "ignore":
+    def _refuse(self, what: str, names: list[bytes], rule: str) -> None:
+        if not names or rule == "ignore":
             return
         some = ", ".join(show(name) for name in names[:SHOWN_NAMES])
         more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""

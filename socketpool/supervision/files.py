@@ -7,7 +7,6 @@ be written, none has changed.
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from itertools import islice
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from socketpool.errors import ConfigError
 from socketpool.supervision import conf
+from socketpool.supervision.launch import InstanceSpec, LimitSpec, SdkSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ MOST_FILES = 2000
 def spec_texts(settings: Settings, state: StateDir) -> dict[str, str]:
     """The specification of each service, by the service's name."""
     return {
-        service.name: json.dumps(service_spec(settings, state, service))
+        service.name: service_spec(settings, state, service).text()
         for service in settings.services.values()
     }
 
@@ -54,37 +54,39 @@ def write_settings(state: StateDir, settings: Settings, specs: dict[str, str]) -
         ) from None
 
 
-def service_spec(settings: Settings, state: StateDir, service: Service) -> dict[str, object]:
-    """What `launch` and the SDK's runner are told about a service."""
-    spec: dict[str, object] = {
-        "name": service.name,
-        "host": settings.services_host,
-        "folder": service.folder,
-        "content": fingerprint(Path(service.folder)),
-        "environment": service.environment,
-        "limits": service.limits.model_dump(),
-        "scratch": str(state.scratch),
-        "supervisord_pid": str(state.supervisord_pid),
-        "notify": str(state.notify_socket) if service.notifies else "",
-        "own_workspace": service.sdk is None,
-        "values": {
+def service_spec(settings: Settings, state: StateDir, service: Service) -> InstanceSpec:
+    """With what the instances of a service are started."""
+    command, sdk = service.command, None
+    if service.sdk is not None:
+        command = ("{python}", "-P", "-u", "-m", "socketpool.rsi.runner", "{spec}", "{port}")
+        sdk = SdkSpec(
+            **service.sdk.model_dump(mode="json"),
+            lease_key=str(state.lease_key),
+            workspaces=str(state.workspaces),
+            fence=str(state.fence),
+            alive=str(state.alive),
+        )
+    return InstanceSpec(
+        name=service.name,
+        host=settings.services_host,
+        folder=service.folder,
+        content=fingerprint(Path(service.folder)),
+        environment=service.environment,
+        limits=LimitSpec(**service.limits.model_dump()),
+        scratch=str(state.scratch),
+        supervisord_pid=str(state.supervisord_pid),
+        notify=str(state.notify_socket) if service.notifies else "",
+        own_workspace=service.sdk is None,
+        values={
             "host": settings.services_host,
             "python": sys.executable,
             "folder": service.folder,
             "spec": str(state.services / f"{service.name}.json"),
         },
-        "argv": service.command,
-        "probe": service.readiness.exec,
-    }
-    if service.sdk is not None:
-        runner = ["{python}", "-P", "-u", "-m", "socketpool.rsi.runner"]
-        spec["argv"] = [*runner, "{spec}", "{port}"]
-        spec["sdk"] = service.sdk.model_dump(by_alias=True)
-        spec["lease_key"] = str(state.lease_key)
-        spec["workspaces"] = str(state.workspaces)
-        spec["fence"] = str(state.fence)
-        spec["alive"] = str(state.alive)
-    return spec
+        argv=list(command or ()),
+        probe=None if service.readiness.exec is None else list(service.readiness.exec),
+        sdk=sdk,
+    )
 
 
 def fingerprint(folder: Path) -> str:

@@ -18,7 +18,13 @@ import sys
 
 TYPE_CHECKING = False  # as typing's own, which takes as long to import as all the rest
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any, NoReturn, Self, dataclass_transform
+else:
+
+    def dataclass_transform(**_):  # dataclasses takes twice as long to import as all the rest
+        """Leave the class as it is; `Record` does the work."""
+        return lambda cls: cls
+
 
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
@@ -38,6 +44,135 @@ LIMITS = {
     "open_files": resource.RLIMIT_NOFILE,
     "processes": resource.RLIMIT_NPROC,
 }
+
+SPEC_VERSION = 1
+"""Of `InstanceSpec`: raised when a field is added, removed or changes its meaning."""
+
+
+class SpecRefused(ValueError):
+    """A file is no specification, or not one of this version."""
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Record:
+    """Typed fields, given by name; those without a default are required, others are unknown."""
+
+    def __init__(self, **fields: Any) -> None:
+        names = type(self).__annotations__
+        unknown = fields.keys() - names.keys()
+        missing = {name for name in names if name not in fields and not hasattr(type(self), name)}
+        if unknown or missing:
+            raise SpecRefused(f"unknown or missing: {', '.join(sorted(unknown | missing))}")
+        for name in names:
+            self.__dict__[name] = fields[name] if name in fields else getattr(type(self), name)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def replaced(self, **fields: Any) -> Self:
+        """The same with other values of some fields."""
+        return type(self)(**(vars(self) | fields))
+
+
+class LimitSpec(Record):
+    """Bounds on each process of a plain service, or on each session of an SDK service.
+
+    Sizes are in bytes and times in seconds; None is without a bound.
+    """
+
+    sessions: int
+    session_time: float
+    archive_size: int
+    processes: int | None = None
+    memory: int | None = None
+    cpu: float | None = None
+    file_size: int | None = None
+    open_files: int | None = None
+
+
+class SdkSpec(Record):
+    """What the runner of an SDK service needs: its class or program, and the pool's secrets."""
+
+    file: str | None = None
+    cls: str | None = None
+    executable: list[str] | None = None
+    added: str = "refuse"
+    deleted: str = "refuse"
+    lease_key: str
+    """Path of the key with which lease tokens are signed, as the others are paths."""
+    workspaces: str
+    fence: str
+    alive: str
+
+
+class FileSpec(Record):
+    """The user's file on which a development server works, and where its result goes."""
+
+    client: str
+    """The kind of the service."""
+    file: str
+    result: str
+    replace: bool
+
+
+class InstanceSpec(Record):
+    """With what the instances of a service are started: written when the pool starts or reloads,
+    and read by `main` and the runner at each start of an instance."""
+
+    name: str
+    host: str
+    folder: str
+    content: str
+    """Fingerprint of the folder, so that a reload finds changed code."""
+    environment: dict[str, str]
+    limits: LimitSpec
+    scratch: str
+    """Folder of the working directories of plain programs."""
+    supervisord_pid: str
+    notify: str
+    """Path of the socket for READY messages; empty when nobody waits for them."""
+    own_workspace: bool
+    """Whether each instance has a working directory of its own, which plain programs have."""
+    values: dict[str, str]
+    """What stands for the placeholders in ``argv``, ``probe`` and ``environment``."""
+    argv: list[str]
+    probe: list[str] | None = None
+    sdk: SdkSpec | None = None
+    on_file: FileSpec | None = None
+
+    def require_sdk(self) -> SdkSpec:
+        """What the runner needs; raises :class:`SpecRefused` for a plain program."""
+        if self.sdk is None:
+            raise SpecRefused(f"{self.name} is a plain program, no SDK service")
+        return self.sdk
+
+    def text(self) -> str:
+        """The content of the specification's file; equal texts start equal instances."""
+        return json.dumps({"version": SPEC_VERSION, **vars(self)}, default=vars)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> InstanceSpec:
+        """The specification in a file; raises :class:`SpecRefused`, and OSError."""
+        try:
+            fields = json.loads(_read(path))
+            version = fields.pop("version", None)
+        except (ValueError, AttributeError, TypeError):
+            raise SpecRefused(f"{os.fspath(path)} is not a specification of instances") from None
+        if version != SPEC_VERSION:
+            raise SpecRefused(
+                f"{os.fspath(path)} has version {version!r}, and this release of socketpool reads "
+                f"version {SPEC_VERSION}; restart the pool with the release that is installed"
+            )
+        try:
+            for name, kind in (("limits", LimitSpec), ("sdk", SdkSpec), ("on_file", FileSpec)):
+                if fields.get(name) is not None:
+                    fields[name] = kind(**fields[name])
+            return cls(**fields)
+        except (SpecRefused, TypeError) as error:
+            raise SpecRefused(f"{os.fspath(path)}: {error}") from None
 
 
 def die_with_parent(sig: int) -> None:
@@ -105,10 +240,10 @@ def no_new_privileges() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def limit_resources(limits: dict[str, Any]) -> None:
-    """Apply the limits of ``service.yml`` to this process; unknown and empty ones are skipped."""
+def limit_resources(limits: LimitSpec) -> None:
+    """Apply those limits to this process that the kernel enforces."""
     for name, number in LIMITS.items():
-        value = limits.get(name)
+        value: float | None = getattr(limits, name)
         if value is not None:
             _, hard = resource.getrlimit(number)
             most = int(value) if hard == resource.RLIM_INFINITY else min(int(value), hard)
@@ -157,39 +292,42 @@ def wipe(path: str | os.PathLike[str]) -> None:
         pass
 
 
-def _read(path: str) -> str:
+def _read(path: str | os.PathLike[str]) -> str:
     with open(path, encoding="utf-8") as file:
         return file.read()
 
 
 def main(spec_path: str, port: str, probing: str = "") -> NoReturn:
     """Become the program that the specification names, or with ``probing`` the probe of it."""
-    spec: dict[str, Any] = json.loads(_read(spec_path))
+    try:
+        spec = InstanceSpec.read(spec_path)
+    except SpecRefused as error:
+        sys.exit(str(error))
     if probing:
         die_with_parent(signal.SIGKILL)
         if os.getppid() != int(probing):
             sys.exit("the pool server has ended")
     else:
-        end_with_supervisord(spec["supervisord_pid"])
+        end_with_supervisord(spec.supervisord_pid)
     no_new_privileges()
     environment = {
         name: value
         for name, value in os.environ.items()
         if name in INHERITED or name.startswith(INHERITED_PREFIXES)
     }
-    scratch = f"{spec['scratch']}/{port}"
-    values = {**spec["values"], "port": port, "workspace": scratch}
-    if spec["own_workspace"]:
+    scratch = f"{spec.scratch}/{port}"
+    values = {**spec.values, "port": port, "workspace": scratch}
+    if spec.own_workspace:
         if not probing:
             wipe(scratch)
             os.makedirs(scratch, mode=0o700)
-        limit_resources(spec["limits"])
+        limit_resources(spec.limits)
         os.chdir(scratch)
-    if spec["notify"] and not probing:
-        environment["NOTIFY_SOCKET"] = spec["notify"]
-    for name, value in spec["environment"].items():
+    if spec.notify and not probing:
+        environment["NOTIFY_SOCKET"] = spec.notify
+    for name, value in spec.environment.items():
         environment[name] = fill(value, values)
-    argv = [fill(argument, values) for argument in spec["probe" if probing else "argv"]]
+    argv = [fill(argument, values) for argument in (spec.probe or [] if probing else spec.argv)]
     reset_signals()
     close_inherited()
     try:

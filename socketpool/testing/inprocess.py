@@ -6,7 +6,6 @@ that `launch` has prepared, but the leases are granted by a method call.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import signal
@@ -230,7 +229,7 @@ class _Instance:
         self._state = state
         self._log = state.logs / f"{service.name}.log"
         self._spec = state.services / f"{service.name}.json"
-        conf.install(self._spec, json.dumps(spec_of(service, state)))
+        conf.install(self._spec, spec_of(service, state).text())
         # Bound and never listening: the port is ours until the end, and the service's to take.
         self._reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

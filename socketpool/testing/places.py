@@ -6,7 +6,7 @@ import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from socketpool.config.fields import Address
 from socketpool.config.models import DEFAULT_PORTS, LeaseSettings
@@ -18,6 +18,8 @@ from socketpool.supervision.files import service_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from socketpool.supervision.launch import InstanceSpec
 
 HOST = "127.0.0.1"
 
@@ -64,7 +66,7 @@ def private_state() -> Iterator[StateDir]:
         yield state
 
 
-def spec_of(service: Service, state: StateDir) -> dict[str, Any]:
+def spec_of(service: Service, state: StateDir) -> InstanceSpec:
     """What the processes of the service are told, as in any pool."""
     settings = Settings(
         listen=Address(host=HOST, port=0),

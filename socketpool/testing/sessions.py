@@ -121,7 +121,7 @@ def _subject(vendor: type[VendorServer] | Path | str, state: StateDir) -> _Subje
     factory: ServiceFactory = partial(ExecutableVendor, spec=spec)
     if service.sdk.executable is None:
         factory = _class_of(service)
-    values = spec["values"] | {"port": str(PORT), "workspace": str(state.scratch)}
+    values = spec.values | {"port": str(PORT), "workspace": str(state.scratch)}
     return _Subject(
         factory,
         SessionLimits(service.limits.session_time, service.limits.archive_size),

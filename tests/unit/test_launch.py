@@ -15,7 +15,14 @@ import pytest
 from startstate import FRESH, odd_signals, read_report, reporter
 
 from socketpool.supervision import launch
-from socketpool.supervision.launch import fill
+from socketpool.supervision.launch import (
+    FileSpec,
+    InstanceSpec,
+    LimitSpec,
+    SdkSpec,
+    SpecRefused,
+    fill,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,17 +42,25 @@ print(json.dumps({
 """
 
 
+LIMITS: dict[str, Any] = {"sessions": 1, "session_time": 60.0, "archive_size": 1 << 20}
+
+
 @pytest.fixture
 def spec(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "show.py").write_text(SHOW)
     (tmp_path / "supervisord.pid").write_text(f"{os.getpid()}\n")
     return {
+        "version": launch.SPEC_VERSION,
+        "name": "shown",
+        "host": "127.0.0.1",
+        "folder": str(tmp_path),
+        "content": "",
         "supervisord_pid": str(tmp_path / "supervisord.pid"),
         "notify": "",
         "scratch": str(tmp_path / "scratch"),
         "own_workspace": True,
         "environment": {},
-        "limits": {},
+        "limits": LIMITS,
         "values": {"host": "127.0.0.1", "python": sys.executable, "folder": str(tmp_path)},
         "argv": ["{python}", "{folder}/show.py"],
     }
@@ -115,7 +130,7 @@ def test_the_environment_is_an_allow_list(spec: dict[str, Any], tmp_path: Path) 
 
 
 def test_limits_of_the_service_hold_for_its_process(spec: dict[str, Any], tmp_path: Path) -> None:
-    spec["limits"] = {
+    spec["limits"] = LIMITS | {
         "memory": 1 << 30,
         "cpu": 30.0,
         "file_size": 1 << 20,
@@ -134,7 +149,7 @@ def test_limits_of_the_service_hold_for_its_process(spec: dict[str, Any], tmp_pa
 def test_a_limit_above_what_the_host_allows_is_lowered(
     spec: dict[str, Any], tmp_path: Path
 ) -> None:
-    spec["limits"] = {"open_files": 1 << 30, "memory": None}
+    spec["limits"] = LIMITS | {"open_files": 1 << 30, "memory": None}
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert shown(spec, tmp_path)["limits"]["NOFILE"] <= (
         1 << 30 if hard == resource.RLIM_INFINITY else hard
@@ -153,7 +168,7 @@ def test_a_plain_program_starts_in_an_empty_private_workspace(
 
 
 def test_an_sdk_service_limits_its_sessions_itself(spec: dict[str, Any], tmp_path: Path) -> None:
-    spec |= {"own_workspace": False, "limits": {"open_files": 64}}
+    spec |= {"own_workspace": False, "limits": LIMITS | {"open_files": 64}}
     seen = shown(spec, tmp_path)
     assert seen["cwd"] == "/"
     assert seen["limits"]["NOFILE"] != 64
@@ -186,6 +201,85 @@ def test_a_program_that_is_not_there_is_named(spec: dict[str, Any], tmp_path: Pa
     done = start(spec, tmp_path)
     assert done.returncode == 1
     assert "can't run 'no-such-program': No such file" in done.stderr
+
+
+def test_what_was_written_is_read_again(tmp_path: Path) -> None:
+    sdk = SdkSpec(file="a.py", cls="A", lease_key="k", workspaces="w", fence="f", alive="l")
+    on_file = FileSpec(client="vendor", file="site.zip", result="out.zip", replace=False)
+    spec = InstanceSpec(
+        name="one",
+        host="::1",
+        folder=str(tmp_path),
+        content="abc",
+        environment={"A": "é"},
+        limits=LimitSpec(**LIMITS, memory=1 << 30),
+        scratch="s",
+        supervisord_pid="p",
+        notify="",
+        own_workspace=True,
+        values={"x": "y"},
+        argv=["a", "b c"],
+        probe=["true"],
+    )
+    for written in (spec, spec.replaced(sdk=sdk, probe=None), spec.replaced(on_file=on_file)):
+        (tmp_path / "spec.json").write_text(written.text())
+        read = InstanceSpec.read(tmp_path / "spec.json")
+        assert read == written
+        assert read.text() == written.text()
+    assert spec.replaced(content="changed").text() != spec.text()
+    with pytest.raises(SpecRefused, match="one is a plain program"):
+        spec.require_sdk()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"version": 2}, "has version 2, and this release of socketpool reads version 1; restart"),
+        ({"version": None}, "has version None"),
+        ({"name": ...}, "unknown or missing: name"),
+        ({"of_a_newer_release": 1}, "unknown or missing: of_a_newer_release"),
+        ({"limits": {}}, "unknown or missing: archive_size, session_time, sessions"),
+        ({"limits": [1]}, "spec.json"),
+    ],
+)
+@pytest.mark.parametrize("module", ["launch", "runner"])
+def test_a_specification_of_another_version_is_refused_with_a_sentence(
+    spec: dict[str, Any], tmp_path: Path, changes: dict[str, Any], sentence: str, module: str
+) -> None:
+    changed = {name: value for name, value in (spec | changes).items() if value is not ...}
+    if module == "launch":
+        done = start(changed, tmp_path)
+    else:
+        path = tmp_path / "spec.json"
+        path.write_text(json.dumps(changed))
+        done = run_runner(path)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert str(tmp_path / "spec.json") in done.stderr
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"'])
+def test_what_is_no_specification_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "spec.json").write_text(text)
+    with pytest.raises(SpecRefused, match="is not a specification"):
+        InstanceSpec.read(tmp_path / "spec.json")
+
+
+def test_the_runner_refuses_a_plain_program(spec: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    done = run_runner(tmp_path / "spec.json")
+    assert (done.returncode, done.stderr) == (1, "shown is a plain program, no SDK service\n")
+
+
+def run_runner(path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "socketpool.rsi.runner", path, "2000"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
 
 
 def test_no_shell_is_involved(spec: dict[str, Any], tmp_path: Path) -> None:
@@ -233,7 +327,7 @@ def test_a_probe_is_prepared_as_its_instance_is_and_takes_nothing_from_it(
     (scratch / "kept").write_text("x")
     spec |= {
         "probe": ["{python}", "{folder}/show.py", "{port}"],
-        "limits": {"open_files": 77},
+        "limits": LIMITS | {"open_files": 77},
         "environment": {"OURS": "{host}"},
         "notify": "/not/for/probes",
     }

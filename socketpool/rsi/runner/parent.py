@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib.util
-import json
 import logging
 import os
 import selectors
@@ -20,7 +19,7 @@ import time
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from socketpool.credentials.fence import Fence
 from socketpool.credentials.tokens import LeaseTokens, read_secret
@@ -30,6 +29,8 @@ from socketpool.rsi.runner.sessionprocess import run_session
 from socketpool.rsi.runner.slots import Slots
 from socketpool.rsi.service import ServiceServer, SessionLimits
 from socketpool.supervision.launch import (
+    InstanceSpec,
+    SpecRefused,
     catch_what_python_ignores,
     die_with_parent,
     limit_resources,
@@ -61,21 +62,21 @@ log = logging.getLogger("socketpool.runner")
 class Runner:
     """The parent process of one instance."""
 
-    def __init__(self, spec: dict[str, Any], port: int) -> None:
+    def __init__(self, spec: InstanceSpec, port: int) -> None:
         self._port = port
         self._spec = spec
-        self._limits = SessionLimits(spec["limits"]["session_time"], spec["limits"]["archive_size"])
+        self._sdk = sdk = spec.require_sdk()
+        self._limits = SessionLimits(spec.limits.session_time, spec.limits.archive_size)
         self._service: Callable[..., ServiceServer]
-        if spec["sdk"]["executable"] is None:
-            sdk = spec["sdk"]
-            self._service = load_class(Path(spec["folder"]), sdk["file"], sdk["class"])
+        if sdk.file is not None and sdk.cls is not None:
+            self._service = load_class(Path(spec.folder), sdk.file, sdk.cls)
         else:
             self._service = partial(ExecutableVendor, spec=spec)
-        self._fence = Fence.open(Path(spec["fence"]))
-        self._tokens = LeaseTokens(read_secret(Path(spec["lease_key"])))
+        self._fence = Fence.open(Path(sdk.fence))
+        self._tokens = LeaseTokens(read_secret(Path(sdk.lease_key)))
         self._sessions: dict[int, float] = {}  # pid -> monotonic second at which it is killed
-        self._slots = Slots(spec["limits"]["sessions"])
-        self._most = spec["limits"]["sessions"] + MOST_GREETING
+        self._slots = Slots(spec.limits.sessions)
+        self._most = spec.limits.sessions + MOST_GREETING
         self._stopping = False
         self._wake_reader, self._wake_writer = os.pipe()
 
@@ -87,11 +88,11 @@ class Runner:
         signal.signal(signal.SIGINT, self._stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         become_subreaper()
-        alive = AliveSocket(Path(self._spec["alive"]) / str(self._port))
-        with closing(alive), _listen(self._spec["host"], self._port) as listener:
+        alive = AliveSocket(Path(self._sdk.alive) / str(self._port))
+        with closing(alive), _listen(self._spec.host, self._port) as listener:
             gc.freeze()  # keeps the collector from unsharing the pages of every child
             say_ready()
-            log.info("listening", extra={"port": self._port, "service": self._spec["name"]})
+            log.info("listening", extra={"port": self._port, "service": self._spec.name})
             while not self._stopping:
                 self._await_event(listener, alive)
                 self._reap()
@@ -179,12 +180,12 @@ class Runner:
             reset_signals()
             catch_what_python_ignores()
             self._close_inherited(listener, alive)
-            limit_resources(self._spec["limits"])
+            limit_resources(self._spec.limits)
             run_session(
                 connection,
                 service=self._service,
                 tokens=self._tokens,
-                workspaces=Path(self._spec["workspaces"]),
+                workspaces=Path(self._sdk.workspaces),
                 fence=self._fence,
                 port=self._port,
                 limits=self._limits,
@@ -271,5 +272,14 @@ def _listen(host: str, port: int) -> socket.socket:
 def main(argv: list[str]) -> None:
     """Run the service that ``argv`` names."""
     log_to_stderr()
-    spec = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
-    Runner(spec, int(argv[1])).serve()
+    Runner(read_spec(argv[0]), int(argv[1])).serve()
+
+
+def read_spec(path: str) -> InstanceSpec:
+    """The specification in a file; ends this process with a sentence when it can't be used."""
+    try:
+        spec = InstanceSpec.read(path)
+        spec.require_sdk()
+    except SpecRefused as error:
+        sys.exit(str(error))
+    return spec
