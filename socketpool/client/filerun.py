@@ -48,6 +48,8 @@ class Wishes:
     wait: float = 30.0
     policy: Path | None = None
     hook: Hook | None = None
+    vendor_client: Callable[[], VendorClient] = VendorClient
+    """Makes the client of each vendor step; a subclass talks with a vendor of its own."""
     output: Path | None = None
     backup: str = ""
     receipt: Path | None = None
@@ -104,7 +106,7 @@ class Trip:
                 case "upload":
                     portion = self._uploader
                 case "vendor":
-                    portion = VendorClient()
+                    portion = self._wishes.vendor_client()
                 case _:
                     portion = DownloadClient(returned)
             portion.assign(service, lease.token, self._dial, self._reporter.progress)
@@ -175,7 +177,8 @@ def run_portion(
     run_step(portion, check_lease=check_lease, note=reporter.note, must_answer=must_answer)
     reporter.step_done()
     summary.reports += [
-        f"{service.service}: {line}" for line in _lines(portion.detail.get("report"))
+        f"{service.service}: {line}"
+        for line in _lines(portion.lines) + _lines(portion.detail.get("report"))
     ]
 
 

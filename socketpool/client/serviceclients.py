@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from socketpool.archive.plan import make_plan
 from socketpool.client.dial import Deadline
-from socketpool.protocol.blocks import write_file_block
+from socketpool.errors import FileRefused
+from socketpool.protocol.blocks import (
+    check_line,
+    read_line_block,
+    send_file_block,
+    send_line_block,
+    write_file_block,
+)
+from socketpool.protocol.filesource import OpenFile
 from socketpool.protocol.frames import ConnectionCut
-from socketpool.protocol.session import await_event, errors_of_service, greet
+from socketpool.protocol.session import await_event, errors_of_service, greet, send_answer
 from socketpool.protocol.transfer import TRANSFER_ID_BYTES, FileTransfer
 from socketpool.rsi.interfaces import TransferInterface, UploaderInterface
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
     from socketpool.archive.directory import DirectorySource
     from socketpool.archive.implode import Imploded
@@ -33,8 +43,15 @@ PATIENCE_SECONDS = 30.0
 MAX_RETURNED_BYTES = 64 << 30
 
 
+MAX_LINES, LINE_CHARS = 50, 500
+"""What is kept of the lines that a vendor sends."""
+
+
 class Portion(TransferInterface):
     """One session with one service of a lease; `assign` says with which."""
+
+    kind = ""
+    """The kind of service that it is made for."""
 
     def __init__(self) -> None:
         self._stream: Connection | None = None
@@ -43,6 +60,8 @@ class Portion(TransferInterface):
         """The step's identity, the same over all connections: it is done once, however many."""
         self.detail: dict[str, Any] = {}
         """What the service says of its work at the end."""
+        self.lines: list[str] = []
+        """What the service said meanwhile, for the summary."""
         self.opened = False
         """Whether a session was opened at least once."""
         self.confirmed = 0
@@ -65,7 +84,8 @@ class Portion(TransferInterface):
         """See `TransferInterface.connect`; raises PoolUnreachable or NotAuthorised."""
         self._stream = self._dial(self._leased.host, self._leased.port)
         self._stream.settimeout(GREETING_SECONDS)
-        session_seconds = greet(self._stream, self._token, self.step_id) + PATIENCE_SECONDS
+        session_seconds = greet(self._stream, self._token, self.step_id, self.kind)
+        session_seconds += PATIENCE_SECONDS
         self._stream.settimeout(session_seconds)
         self._deadline = Deadline(self._stream, session_seconds)
         self.opened = True
@@ -82,9 +102,9 @@ class Portion(TransferInterface):
         """Whether the last session was ended because it took longer than it may."""
         return self._deadline is not None and self._deadline.passed
 
-    def finish(self) -> None:
-        """Wait for the service's verdict; raises what it says."""
-        done = await_event(self.stream, "done", self._on_progress)
+    def finish(self, others: Mapping[str, Callable[[], None]] | None = None) -> None:
+        """Wait for the service's verdict; raises what it says.  See `await_event`."""
+        done = await_event(self.stream, "done", self._on_progress, others)
         detail = done.get("detail")
         self.detail = detail if isinstance(detail, dict) else {}
 
@@ -108,6 +128,8 @@ class UploadClient(Portion, UploaderInterface):
 
     Override `is_implodable`, or give a hook, to keep more at home than the policy does.
     """
+
+    kind = "upload"
 
     def __init__(self, hook: Hook | None = None) -> None:
         super().__init__()
@@ -142,15 +164,103 @@ class UploadClient(Portion, UploaderInterface):
 
 
 class VendorClient(Portion):
-    """Has the vendor's code run, and shows its progress."""
+    """Has the vendor's code run, shows its progress, and answers it.
+
+    The vendor speaks first: it sends lines and files, and asks for them.  Override `received_line`,
+    `received_file`, `line_to_send` and `file_to_send` to talk with a vendor of your own.  An
+    attempt at the step that is cut short is followed by another one, in which the vendor begins
+    anew, so that all of them may be called again.
+    """
+
+    kind = "vendor"
+    max_file_bytes = 1 << 30
+    """The largest file that is taken from the vendor."""
+
+    def connect(self) -> None:
+        """See `TransferInterface.connect`."""
+        super().connect()
+        self._begun = False
 
     def transfer(self) -> None:
-        """Wait until it is done."""
-        self.finish()
+        """Answer the vendor until it is done."""
+        self.finish(
+            {
+                "line": self._take_line,
+                "file": self._take_file,
+                "line-wanted": self._give_line,
+                "file-wanted": self._give_file,
+            }
+        )
+
+    def received_line(self, text: str) -> None:
+        """The vendor sent a line, which the summary shows unless this is overridden."""
+        self.tell(text)
+
+    def received_file(self, path: Path) -> None:
+        """The vendor sent a file, which is deleted afterwards: move it to keep it."""
+        self.tell(f"sent a file of {path.stat().st_size:,} bytes, which was not kept")
+
+    def line_to_send(self) -> str | None:
+        """The line that the vendor asks for, of at most 64 KiB; None when there is none."""
+        return None
+
+    def file_to_send(self) -> Path | None:
+        """The file that the vendor asks for; None when there is none."""
+        return None
+
+    def tell(self, line: str) -> None:
+        """Add a line to what the summary shows of this step; too many are left out."""
+        if len(self.lines) < MAX_LINES:
+            self.lines.append(line[:LINE_CHARS])
+
+    def _take_line(self) -> None:
+        self._begin()
+        self.received_line(read_line_block(self.stream))
+        send_answer(self.stream, answer=True)
+
+    def _take_file(self) -> None:
+        self._begin()
+        with tempfile.TemporaryDirectory(prefix="socketpool-") as folder:
+            path = Path(folder) / "file"
+            # A refusal is told to the vendor, which decides whether it goes on without.
+            with suppress(FileRefused), errors_of_service():
+                write_file_block(self.stream, path, max_size=self.max_file_bytes)
+                self.received_file(path)
+                send_answer(self.stream, answer=True)
+
+    def _give_line(self) -> None:
+        self._begin()
+        line = self.line_to_send()
+        if line is not None:
+            check_line(line)
+        send_answer(self.stream, answer=line is not None)
+        if line is not None:
+            send_line_block(self.stream, line)
+
+    def _give_file(self) -> None:
+        self._begin()
+        path = self.file_to_send()
+        if path is None:
+            send_answer(self.stream, answer=False)
+            return
+        with path.open("rb") as file:
+            source = OpenFile(file.fileno(), os.fstat(file.fileno()).st_size)
+            send_answer(self.stream, answer=True)
+            with suppress(FileRefused), errors_of_service():
+                send_file_block(self.stream, source)
+
+    def _begin(self) -> None:
+        """Something got through; an attempt begins with nothing of an earlier one's lines."""
+        self.confirmed += 1
+        if not self._begun:
+            self._begun = True
+            self.lines.clear()
 
 
 class DownloadClient(Portion):
     """Fetches the processed members as an archive at ``target``."""
+
+    kind = "download"
 
     def __init__(self, target: Path) -> None:
         super().__init__()

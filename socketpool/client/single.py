@@ -22,7 +22,7 @@ from socketpool.client.api import Leased
 from socketpool.client.dial import dial_tcp
 from socketpool.client.filerun import Wishes, merge_returned, note_plan, run_portion
 from socketpool.client.reporter import Reporter
-from socketpool.client.serviceclients import DownloadClient, Portion, UploadClient, VendorClient
+from socketpool.client.serviceclients import DownloadClient, Portion, UploadClient
 from socketpool.client.summary import Summary
 from socketpool.config.fields import Address
 from socketpool.errors import ArchiveError, NotAuthorised, ServiceFailed, UsageError
@@ -87,7 +87,7 @@ class SingleStep:
         beside the file: the next call for the same instance of the same lease tries that step
         again, and the vendor's work is not applied twice.
         """
-        portion = VendorClient()
+        portion = self._wishes.vendor_client()
         with _attempted(portion, self._path, f"{self._place} {self._token}"):
             self._run(portion, "vendor")
         return self._finish()

@@ -68,6 +68,10 @@ class OnFile(ServiceServer):
         self._result = result
         self._replace = replace
 
+    def converse(self, client: str) -> None:
+        """See `ServiceServer.converse`."""
+        self._inner.converse(client)
+
     def run(self) -> dict[str, Any]:
         """The session; the client hears that it is done when the file is in place."""
         self._before()

@@ -41,11 +41,17 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def send_line_block(stream: Stream, text: str) -> None:
-    """Send one text of at most 64 KiB."""
+    """Send one text of at most 64 KiB; raises ValueError for a longer one."""
+    payload = check_line(text)
+    send_header(stream, Kind.LINE, len(payload), payload)
+
+
+def check_line(text: str) -> bytes:
+    """The text as a line block holds it; raises ValueError when it is too long for one."""
     payload = text.encode()
     if len(payload) > MAX_LINE_BYTES:
         raise ValueError(f"a line block holds {MAX_LINE_BYTES} bytes at most")
-    send_header(stream, Kind.LINE, len(payload), payload)
+    return payload
 
 
 def read_line_block(stream: Stream) -> str:

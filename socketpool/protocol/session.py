@@ -18,7 +18,7 @@ from socketpool.protocol.frames import ProtocolError, Stream
 from socketpool.protocol.transfer import UnexpectedLine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from socketpool.errors import SocketpoolError
 
@@ -37,6 +37,8 @@ class Greeting(NamedTuple):
     token: str
     step: str
     """The identity of the step that the session is for; empty when the client names none."""
+    client: str
+    """The kind of service that the client is made for; empty for a client of another kind."""
 
 
 def send_event(stream: Stream, event: str, **fields: Any) -> None:
@@ -56,14 +58,15 @@ def send_error(stream: Stream, error: SocketpoolError) -> None:
     )
 
 
-def greet(stream: Stream, token: str, step: str = "") -> float:
+def greet(stream: Stream, token: str, step: str = "", client: str = "") -> float:
     """Open a session as a client; returns the seconds that it may last at most.
 
     ``step`` is the step's identity, 32 hexadecimal digits: a session that repeats a step after a
-    cut names the same one.  Raises what the service answers.
+    cut names the same one.  ``client`` is the kind of the client, see `Greeting`.  Raises what the
+    service answers.
     """
-    greeting = {"token": token} | ({"step": step} if step else {})
-    send_line_block(stream, json.dumps(greeting))
+    greeting = {"token": token, "step": step, "client": client}
+    send_line_block(stream, json.dumps({name: said for name, said in greeting.items() if said}))
     seconds = await_event(stream, "ready").get("session_time")
     if not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_SESSION:
         raise ProtocolError("the service does not say how long a session may last")
@@ -73,18 +76,39 @@ def greet(stream: Stream, token: str, step: str = "") -> float:
 def read_greeting(stream: Stream) -> Greeting:
     """The token a client shows, and its step; raises :class:`ProtocolError`."""
     greeting = _read_object(stream)
-    token, step = greeting.get("token"), greeting.get("step", "")
-    if not isinstance(token, str):
+    token, step, client = (greeting.get(name, "") for name in ("token", "step", "client"))
+    if not isinstance(token, str) or not token:
         raise ProtocolError("the greeting shows no token")
     if not isinstance(step, str) or (step and STEP_ID.fullmatch(step) is None):
         raise ProtocolError("the step's identity is not 32 hexadecimal digits")
-    return Greeting(token, step)
+    if not isinstance(client, str):
+        raise ProtocolError("the kind of the client is not a text")
+    return Greeting(token, step, client)
+
+
+def send_answer(stream: Stream, answer: bool) -> None:  # noqa: FBT001 - that is what it is
+    """Answer an event as a client: a block came, or one that is wanted will follow."""
+    send_line_block(stream, json.dumps({"answer": answer}))
+
+
+def read_answer(stream: Stream) -> bool:
+    """The client's answer to an event."""
+    answer = _read_object(stream).get("answer")
+    if not isinstance(answer, bool):
+        raise ProtocolError("the client does not answer what it was asked")
+    return answer
 
 
 def await_event(
-    stream: Stream, wanted: str, on_progress: Callable[[dict[str, Any]], None] | None = None
+    stream: Stream,
+    wanted: str,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+    others: Mapping[str, Callable[[], None]] | None = None,
 ) -> dict[str, Any]:
-    """Read lines until ``wanted`` comes; progress goes to the callback, an error is raised."""
+    """Read lines until ``wanted`` comes; progress goes to the callback, an error is raised.
+
+    ``others`` handle the events of their names, and what travels after those.
+    """
     while True:
         message = _read_object(stream)
         event = message.get("event")
@@ -92,6 +116,10 @@ def await_event(
             return message
         if event == "error":
             raise _told(message)
+        handle = others.get(str(event)) if others is not None else None
+        if handle is not None:
+            handle()
+            continue
         if event != "progress":
             raise ProtocolError(f"expected {wanted!r}, the service sent {event!r}")
         if on_progress is not None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import socket
+import threading
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from socketpool.errors import ServiceFailed
-from socketpool.protocol import blocks
-from socketpool.protocol.filesource import OpenFile
 from socketpool.protocol.frames import ConnectionCut, cut
 from socketpool.protocol.session import send_event
-from socketpool.protocol.transfer import TRANSFER_ID_BYTES
+from socketpool.rsi.conversation import conversation_with
 from socketpool.rsi.interfaces import NotLocked, SemaphoreInterface
 from socketpool.rsi.runner.workspace import Workspace, WorkspaceLock
 
@@ -78,6 +75,9 @@ class ServiceServer(SemaphoreInterface, ABC):
         self.limits = limits
         self._semaphore = WorkspaceLock(workspace, patience=limits.session_time)
         self._locks = 0
+        self._talking = threading.RLock()
+        """Held for each exchange with the client, so that threads of the service may talk too."""
+        self.converse("")
 
     def lock(self) -> None:
         """Keep the lease's other steps out of the workspace; raises TimedOut.
@@ -132,32 +132,51 @@ class ServiceServer(SemaphoreInterface, ABC):
         """Facts for the client's summary, as JSON can hold them."""
         return {}
 
+    def converse(self, client: str) -> None:
+        """Say what kind of client it talks to, as that named itself; see `conversation_with`."""
+        self._conversation = conversation_with(client, self.stream, self.limits.archive_size)
+
     def progress(self, done: int, total: int, text: str = "") -> None:
         """Show the client how far the work is."""
-        send_event(self.stream, "progress", done=done, total=total, text=text[:1000])
+        with self._talking:
+            send_event(self.stream, "progress", done=done, total=total, text=text[:1000])
 
     def send_line_block(self, text: str) -> None:
-        """See :func:`socketpool.protocol.blocks.send_line_block`."""
-        blocks.send_line_block(self.stream, text)
+        """Send the client a text of at most 64 KiB; returns when the client has it.
+
+        The shipped client of a vendor shows it in its summary; a subclass of its own may do
+        something else with it (`VendorClient.received_line`).  Raises NotOffered in the session
+        of an upload or a download, and ValueError for a longer text.
+        """
+        with self._talking:
+            self._conversation.send_line(text)
 
     def read_line_block(self) -> str:
-        """See :func:`socketpool.protocol.blocks.read_line_block`."""
-        return blocks.read_line_block(self.stream)
+        """A text of the client's (`VendorClient.line_to_send`).
+
+        Raises NothingSent when it has none, which is so of the shipped client, and NotOffered in
+        the session of an upload or a download.
+        """
+        with self._talking:
+            return self._conversation.read_line()
 
     def send_file_block(self, path: Path) -> str:
-        """Send a file; see :func:`socketpool.protocol.blocks.send_file_block`.
+        """Send the client a file; returns its SHA-256 once the client has verified it.
 
-        A client that lost its connection gets the rest of the same file when it asks again.
+        The shipped client of a vendor notes its size in the summary and drops it; a subclass of
+        its own may keep it (`VendorClient.received_file`).  A client that lost its connection in
+        a download gets the rest of the same file when it asks again.  Raises FileRefused when it
+        is too large for the client, and NotOffered as `send_line_block` does.
         """
-        with path.open("rb") as file:
-            found = os.fstat(file.fileno())
-            identity = f"{found.st_ino} {found.st_mtime_ns} {found.st_size}".encode()
-            return blocks.send_file_block(
-                self.stream,
-                OpenFile(file.fileno(), found.st_size),
-                transfer_id=hashlib.sha256(identity).digest()[:TRANSFER_ID_BYTES],
-            )
+        with self._talking:
+            return self._conversation.send_file(path)
 
     def write_file_block(self, target: Path) -> str:
-        """See :func:`socketpool.protocol.blocks.write_file_block`."""
-        return blocks.write_file_block(self.stream, target, max_size=self.limits.archive_size)
+        """Put a file of the client's (`VendorClient.file_to_send`) at ``target``, verified.
+
+        Returns its SHA-256.  Raises NothingSent when the client has none, which is so of the
+        shipped client of a vendor; FileRefused when it is larger than ``limits.archive_size`` or
+        can't be stored; and NotOffered as `send_line_block` does.
+        """
+        with self._talking:
+            return self._conversation.write_file(target)

@@ -69,12 +69,19 @@ class Processed:
     changed: dict[str, bytes]
     """The members that differ from what was sent, by name."""
     report: list[str]
-    """The vendor's lines of the client's summary."""
+    """The vendor's lines of the client's summary: those it sent, then those it reported."""
     progress: list[Progress]
 
 
-def process(vendor: type[VendorServer] | Path | str, members: Mapping[str, bytes]) -> Processed:
+def process(
+    vendor: type[VendorServer] | Path | str,
+    members: Mapping[str, bytes],
+    *,
+    client: VendorClient | None = None,
+) -> Processed:
     """Run a vendor, a class or the folder of a service, on the members.
+
+    ``client`` is the vendor's client, for those that talk to one of their own.
 
     Raises what the client would see, any `SocketpoolError`; the vendor's own exception is its
     ``__cause__``.  Members that the server side refuses are refused here too.
@@ -91,14 +98,14 @@ def process(vendor: type[VendorServer] | Path | str, members: Mapping[str, bytes
         subject = _subject(vendor, state)
         limits = subject.limits
         run.converse(_class_of(shipped("upload")), _Send(_write_zip(state, members)), limits)
-        portion = VendorClient()
+        portion = client or VendorClient()
         with _environment(subject.environment):
             progress = run.converse(subject.factory, portion, limits)
         target = state.scratch / "returned.zip"
         run.converse(_class_of(shipped("download")), DownloadClient(target), limits)
         with zipfile.ZipFile(target) as returned:
             changed = {info.filename: returned.read(info) for info in returned.infolist()}
-    return Processed(changed, list(portion.detail.get("report", [])), progress)
+    return Processed(changed, [*portion.lines, *portion.detail.get("report", [])], progress)
 
 
 class _Subject(NamedTuple):
@@ -207,8 +214,9 @@ class _Run:
                 self._state.workspaces, claim, self._tenure, greeting.step
             )
             send_event(connection, "ready", session_time=limits.session_time)
-            detail = service(connection, workspace, limits).run()
-            send_event(connection, "done", detail=detail)
+            server = service(connection, workspace, limits)
+            server.converse(greeting.client)
+            send_event(connection, "done", detail=server.run())
         except ConnectionCut as error:
             return error
         except FOR_THE_CLIENT as error:

@@ -134,6 +134,7 @@ def appending_pool() -> Iterator[RunningPool]:
         "    def transfer(self):\n"
         "        for path in self.members.values():\n"
         "            path.write_text(path.read_text() + {text!r})\n"
+        "        self.send_line_block('said')\n"
         "        self.report('appended')\n"
     )
     services = {name: shipped(name) for name in ("upload", "download")}
@@ -239,9 +240,8 @@ def test_a_step_whose_verdict_was_lost_is_not_applied_twice(
     with zipfile.ZipFile(archive) as file:
         assert file.read("a.txt") == b"text+-++"
     assert relay.verdicts == 2 * 6
-    assert summary.reports == [
-        f"{name}: appended" for name in ("append", "other", "append", "append")
-    ]
+    names = ("append", "other", "append", "append")
+    assert summary.reports == [f"{n}: {said}" for n in names for said in ("said", "appended")]
 
 
 def test_each_call_of_the_single_step_is_a_step_unless_the_end_of_the_last_is_unknown(

@@ -157,8 +157,9 @@ def test_process_runs_a_program(tmp_path: Path) -> None:
 def test_a_program_that_fails_raises_what_its_client_sees(tmp_path: Path) -> None:
     sdk = {"executable": ["sh", "-c", "echo the reason; exit 3"]}
     folder = write_service(tmp_path, "program", sdk=sdk, client="vendor")
-    with pytest.raises(ServiceFailed, match=r"exit code 3(.|\n)*the reason"):
+    with pytest.raises(ServiceFailed, match="exit code 3") as caught:
         process(folder, MEMBERS)
+    assert "the reason" not in caught.value.message + caught.value.hint
 
 
 def test_an_exception_is_what_the_client_sees_with_the_vendors_own_as_its_cause() -> None:

@@ -16,6 +16,7 @@ from socketpool.config.models import PoolFile, ServiceFile
 from socketpool.config.profiles import ClientFile
 from socketpool.core.lifecycle import INSTANCE, LEASE, mermaid
 from socketpool.protocol.transfer import TRANSFER
+from socketpool.testing import process
 from socketpool.tunnel.states import TUNNEL
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +44,23 @@ def test_the_examples_of_service_files_are_valid() -> None:
     assert len(services) >= 3
     for block in blocks:
         (ServiceFile if "description" in block else PoolFile).model_validate(block)
+
+
+def test_the_example_of_a_vendor_that_talks_with_its_client_works(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "services.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    namespace: dict[str, Any] = {}
+    exec(next(c for c in code if "class Translate" in c), namespace)
+    glossary = tmp_path / "glossary.txt"
+    glossary.write_text("words")
+    client = namespace["TranslateClient"]("de", glossary)
+    done = process(namespace["Translate"], {"a.txt": b"text"}, client=client)
+    assert done.changed == {"a.txt": b"de: text"}
+    assert (tmp_path / "glossary.used").read_text() == "words"
+    client = namespace["TranslateClient"](None, glossary)
+    assert process(namespace["Translate"], {"a.txt": b"x"}, client=client).changed == {
+        "a.txt": b"en: x"
+    }
 
 
 def test_the_examples_of_a_vendor_and_its_test_work(tmp_path: Path) -> None:

@@ -53,14 +53,14 @@ def test_a_greeting_shows_the_token_and_waits_for_ready(pair: Any) -> None:
     client, service = pair
     send_event(service, "ready", session_time=90.0)
     assert greet(client, "tok") == 90
-    assert read_greeting(service) == ("tok", "")
+    assert read_greeting(service) == ("tok", "", "")
 
 
 def test_a_greeting_names_its_step(pair: Any) -> None:
     client, service = pair
     send_event(service, "ready", session_time=90.0)
-    greet(client, "tok", "0123456789abcdef" * 2)
-    assert read_greeting(service) == ("tok", "0123456789abcdef" * 2)
+    greet(client, "tok", "0123456789abcdef" * 2, "vendor")
+    assert read_greeting(service) == ("tok", "0123456789abcdef" * 2, "vendor")
 
 
 @pytest.mark.parametrize(

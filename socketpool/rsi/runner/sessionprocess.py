@@ -67,8 +67,9 @@ def run_session(
         connection.settimeout(IDLE_SECONDS)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with _time_limit(limits.session_time, "the session took longer than the service allows"):
-            detail = service(connection, workspace, limits).run()
-            send_event(connection, "done", detail=detail)
+            server = service(connection, workspace, limits)
+            server.converse(greeting.client)
+            send_event(connection, "done", detail=server.run())
         log.info("session done", extra={"lease": lease, "port": port})
     except ConnectionCut as error:
         log.warning("session cut", extra={"lease": lease, "port": port, "error": error.message})
