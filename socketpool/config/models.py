@@ -219,7 +219,7 @@ class ServiceFile(Strict):
             raise ValueError("sdk.executable: such a program is a vendor; say client: vendor")
         if self.client is not None and self.sdk is None:
             raise ValueError("client: only a service written with the SDK has a client portion")
-        if self.sdk is not None and self.readiness.kind in {"http", "exec"}:
+        if self.sdk is not None and self.readiness.kind not in {"listen", "notify"}:
             raise ValueError(
                 "readiness.kind: a service written with the SDK says itself when it is"
             )

@@ -7,11 +7,11 @@ store, waiting, and the clock (monotonic seconds, passed in).
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from math import inf
 from typing import TYPE_CHECKING
 
 from socketpool.core.lifecycle import (
     HELD,
-    INSTANCE,
     LEASE,
     MOVING,
     InstanceEvent,
@@ -26,12 +26,6 @@ from socketpool.core.warmset import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
-
-EXITS_BEFORE_FAILED = 5
-"""So many exits in a row, none after a long time up, mark an instance as failed."""
-
-STABLE_SECONDS = 10.0
-"""What was up for so long did not exit because of how it is, and is forgiven what was before."""
 
 FIRST_START = frozenset({InstanceState.REGISTERED, InstanceState.STARTING})
 
@@ -96,6 +90,7 @@ class Pool:
         self._by_key: dict[tuple[str, str], str] = {}  # client and request key -> lease
         self._count: Counter[str] = Counter()  # client -> its leases
         self._moving: set[int] = set()  # ports of instances that are on their way
+        self._registered: set[int] = set()  # ports of instances that wait to be started
         self._resting: dict[int, tuple[str, float]] = {}  # port -> service that had it, until
         # In the order in which they became idle, so that use is spread and what was just given
         # back rests longest.
@@ -121,6 +116,8 @@ class Pool:
         self._resting.pop(instance.port, None)
         if instance.state in MOVING:
             self._moving.add(instance.port)
+        if instance.state is InstanceState.REGISTERED:
+            self._registered.add(instance.port)
         if instance.state is InstanceState.IDLE:
             self._idle[instance.service][instance.port] = None
         self.held[instance.service] += instance.state in HELD
@@ -128,20 +125,10 @@ class Pool:
     def apply(self, port: int, event: InstanceEvent, now: float) -> Instance:
         """Let an event of the outside world happen to an instance; returns it as it is now."""
         before = self.instances[port]
-        state = INSTANCE.after(before.state, event)
-        after = before if state is before.state else before.moved(state, now)
-        match event:
-            case InstanceEvent.LOST:
-                after = self._after_exit(before, after, now)
-            case InstanceEvent.SPAWNED:
-                after = after._replace(exits=0, dirty=False)
-            case InstanceEvent.READY:
-                after = after._replace(dirty=False, up_since=now)
-                self.usage[after.service].note_start(now - before.since)
-            case InstanceEvent.DISTRUSTED:
-                after = after._replace(dirty=True)
-        self.instances[port] = after
-        if state is not before.state:
+        after = self.instances[port] = before.after(event, now)
+        if event is InstanceEvent.READY:
+            self.usage[after.service].note_start(now - before.since)
+        if after.state is not before.state:
             self._note_state(before, after, now)
         return after
 
@@ -152,28 +139,18 @@ class Pool:
         self.instances[port] = after
         return after
 
-    def retry_now(self, port: int) -> None:
-        """Don't wait any longer before a failed instance is tried again."""
-        self.instances[port] = self.instances[port]._replace(retry_at=0.0)
+    def note(self, port: int, fact: str, *, value: object) -> None:
+        """Note a fact about an instance: another value of a field of it that is not its state."""
+        self.instances[port] = self.instances[port].noting(fact, value=value)
 
     def saw(self, port: int, pid: int) -> None:
-        """Note the process that supervisord reports for an instance."""
-        self.instances[port] = self.instances[port]._replace(pid=pid)
+        """Note the process that an instance has, 0 for none."""
+        self.instances[port] = self.instances[port].saw(pid)
 
-    def overdue(self, now: float) -> list[Instance]:
-        """Starting instances that are past their start limit or exit again and again."""
-        return [
-            i
-            for i in self.instances.values()
-            if i.state is InstanceState.STARTING
-            and (
-                i.exits >= EXITS_BEFORE_FAILED
-                or (
-                    i.service in self.services
-                    and now - i.since > self.services[i.service].start_limit
-                )
-            )
-        ]
+    def start_limit(self, service: str) -> float:
+        """How many seconds an instance may take to become ready; infinite for unknown services."""
+        plan = self.services.get(service)
+        return inf if plan is None else plan.start_limit
 
     def idle_count(self, service: str) -> int:
         """How many instances of the service could be leased now."""
@@ -226,6 +203,10 @@ class Pool:
         ]
         return bool(failing) and all(failing)
 
+    def has_registered(self) -> bool:
+        """Whether an instance waits to be started."""
+        return bool(self._registered)
+
     def settled(self) -> bool:
         """Whether no instance is on its way: each is ready, leased, stopped or has failed."""
         return not self._moving
@@ -276,13 +257,6 @@ class Pool:
         self._idle.setdefault(service, OrderedDict())
         self.usage.setdefault(service, Usage(self.use_window))
 
-    def _after_exit(self, before: Instance, after: Instance, now: float) -> Instance:
-        was_up = before.state in {InstanceState.IDLE, *HELD}
-        if was_up and now - before.up_since >= STABLE_SECONDS:
-            after = after._replace(exits=0, failures=0)
-        dirty = before.dirty or before.state in HELD
-        return after._replace(pid=0, exits=after.exits + 1, dirty=dirty)
-
     def _note_state(self, before: Instance, after: Instance, now: float) -> None:
         service = after.service
         self.held[service] += (after.state in HELD) - (before.state in HELD)
@@ -294,6 +268,10 @@ class Pool:
             self._moving.add(after.port)
         else:
             self._moving.discard(after.port)
+        if after.state is InstanceState.REGISTERED:
+            self._registered.add(after.port)
+        elif before.state is InstanceState.REGISTERED:
+            self._registered.discard(after.port)
         if after.state is InstanceState.LEASED and before.state is InstanceState.IDLE:
             self.usage[service].note_lease(self.held[service], now)
 

@@ -17,11 +17,11 @@ from socketpool.core.permissions import OPERATOR, Client
 from socketpool.core.pool import Pool
 from socketpool.credentials.fence import Fence
 from socketpool.errors import NoCapacity, SocketpoolError
-from socketpool.server.instances import InstanceKeeper
+from socketpool.server.instances.manager import InstanceManager
+from socketpool.server.instances.reconcile import Reconciler
 from socketpool.server.leases.journal import Journal
 from socketpool.server.leases.leasemanager import LeaseKeeper
 from socketpool.server.leases.recovery import empty_trash, live_leases, sweep, workspaces_on_disk
-from socketpool.server.reconcile import Reconciler
 from socketpool.server.reload import Reloaded, read_again
 from socketpool.store.contract import Forget
 
@@ -90,7 +90,7 @@ class Keeper:
             refusal=self._refusal,
             returning=self._on_returning,
         )
-        self.instances = InstanceKeeper(
+        self.instances = InstanceManager(
             self.pool,
             state,
             supervisor,
@@ -98,7 +98,7 @@ class Keeper:
             backoff=_backoff(settings),
             changed=self._on_changed,
         )
-        self.instances.serve(settings.services)
+        self.instances.configure(settings.services, _backoff(settings))
         self.reconciler = Reconciler(self.pool, state, self.instances.blocks)
         self._reloading = asyncio.Lock()
         self._shrink_at = 0.0
@@ -108,9 +108,9 @@ class Keeper:
         """Recover what a run before left, then keep the pool until the block ends."""
         await self._recover()
         tasks = [
-            asyncio.create_task(self.instances.keep()),
-            asyncio.create_task(self.instances.starter.keep()),
-            asyncio.create_task(self.instances.prober.keep()),
+            asyncio.create_task(self.instances.run()),
+            asyncio.create_task(self.instances.starter.run()),
+            asyncio.create_task(self.instances.prober.run()),
             asyncio.create_task(self.reconciler.keep()),
             asyncio.create_task(self._reclaim()),
             asyncio.create_task(self._keep_size()),
@@ -186,8 +186,7 @@ class Keeper:
         self.pool.configure(service.plan() for service in settings.services.values())
         self.leases.limits = settings.lease
         self._know_clients(settings)
-        self.instances.care.backoff = _backoff(settings)
-        self.instances.serve(settings.services, new.changed)
+        self.instances.configure(settings.services, _backoff(settings), new.changed)
         self.leases.serve_waiting()
         self._short.set()
 
@@ -216,10 +215,10 @@ class Keeper:
     def _on_wanted(self) -> None:
         self._short.set()
         if not self.pool.settled():
-            self.instances.look()  # something was given back that must be restarted
+            self.instances.wake()  # something was given back that must be restarted
 
     def _on_returning(self, lease: Lease) -> None:
-        self.instances.look_over(lease)
+        self.instances.check_before_return(lease)
 
     def _on_changed(self) -> None:
         self.leases.serve_waiting()

@@ -12,7 +12,7 @@ from socketpool.core.pool import Pool
 from socketpool.core.ports import PortRange
 from socketpool.core.records import Instance, ServicePlan
 from socketpool.errors import ConfigError, NoSuchTarget, UsageError
-from socketpool.server.drains import Drains
+from socketpool.server.instances.drains import Drains
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

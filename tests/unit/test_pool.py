@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from socketpool.core.decision import is_overdue
 from socketpool.core.lifecycle import (
     HELD,
     INSTANCE,
@@ -20,16 +21,16 @@ from socketpool.core.lifecycle import (
     LeaseState,
 )
 from socketpool.core.permissions import OPERATOR
-from socketpool.core.pool import (
-    EXITS_BEFORE_FAILED,
-    REST_SECONDS,
-    STABLE_SECONDS,
-    Exhausted,
-    Pool,
-    UnknownService,
-)
+from socketpool.core.pool import REST_SECONDS, Exhausted, Pool, UnknownService
 from socketpool.core.ports import PortRange
-from socketpool.core.records import Grant, Instance, Lease, ServicePlan
+from socketpool.core.records import (
+    EXITS_BEFORE_FAILED,
+    STABLE_SECONDS,
+    Grant,
+    Instance,
+    Lease,
+    ServicePlan,
+)
 
 MAX_AGE = 100.0
 SERVICES = (
@@ -55,6 +56,12 @@ def pool_with(**idle: int) -> Pool:
         for port in itertools.islice(ports, count):
             pool.add(Instance(service, port, service, InstanceState.IDLE))
     return pool
+
+
+def overdue(pool: Pool, now: float) -> list[Instance]:
+    """Starting instances that are past their start limit or exit again and again."""
+    every = pool.instances.values()
+    return [i for i in every if is_overdue(i, pool.start_limit(i.service), now)]
 
 
 def grant(pool: Pool, *names: str, ttl: float, key: str = "", now: float) -> Lease:
@@ -330,11 +337,11 @@ def test_an_instance_is_overdue_after_its_start_limit_or_too_many_exits() -> Non
     pool = new_pool()
     pool.add(Instance("web", 2000, "web", since=10.0))
     pool.add(Instance("up", 2001, "up", since=10.0))
-    assert pool.overdue(15.0) == []
-    assert [i.port for i in pool.overdue(15.1)] == [2000]
+    assert overdue(pool, 15.0) == []
+    assert [i.port for i in overdue(pool, 15.1)] == [2000]
     for _ in range(EXITS_BEFORE_FAILED):
         pool.apply(2001, InstanceEvent.LOST, 11.0)
-    assert [i.port for i in pool.overdue(11.0)] == [2001]
+    assert [i.port for i in overdue(pool, 11.0)] == [2001]
 
 
 def up_again(pool: Pool, port: int, now: float) -> Instance:
@@ -347,7 +354,7 @@ def test_exits_of_one_that_is_ready_in_between_count_until_it_stays_up() -> None
     for count in range(1, EXITS_BEFORE_FAILED):
         assert up_again(pool, 2000, 100.0).exits == count
     pool.apply(2000, InstanceEvent.LOST, 101.0)
-    assert [i.port for i in pool.overdue(101.0)] == [2000]
+    assert [i.port for i in overdue(pool, 101.0)] == [2000]
 
 
 def test_a_long_time_up_forgives_earlier_exits_and_failures() -> None:
@@ -369,7 +376,7 @@ def test_what_failed_is_tried_again_with_a_clean_count() -> None:
     assert (failed.state, failed.failures, failed.retry_at) == (InstanceState.FAILED, 1, 9.0)
     again = pool.apply(2000, InstanceEvent.SPAWNED, 9.0)
     assert (again.state, again.exits, again.failures) == (InstanceState.STARTING, 0, 1)
-    assert pool.overdue(9.0) == []
+    assert overdue(pool, 9.0) == []
 
 
 def test_failed_ones_don_t_count_but_what_never_works_is_not_multiplied() -> None:

@@ -11,7 +11,7 @@ from socketpool.core.pool import Pool
 from socketpool.core.ports import PortRange
 from socketpool.core.records import Instance, ServicePlan
 from socketpool.errors import SocketpoolError
-from socketpool.server.starter import Starter
+from socketpool.server.instances.starter import Starter
 from socketpool.supervision.rpc import Supervisor
 from socketpool.supervision.rpcthread import Worker
 
@@ -56,8 +56,8 @@ def run(pool: Pool, supervisor: Started, *, ready: bool) -> None:
                 if ready and instance.state is InstanceState.STARTING:
                     pool.apply(port, InstanceEvent.READY, 0)
 
-        starter = Starter(pool, supervisor, worker, look=become_ready)
-        task = asyncio.create_task(starter.keep())
+        starter = Starter(pool, supervisor, worker, wake=become_ready)
+        task = asyncio.create_task(starter.run())
         async with asyncio.timeout(30):
             while any(i.state is REGISTERED for i in pool.instances.values()):
                 starter.wake()

@@ -168,7 +168,7 @@ def _view_routes(keeper: Keeper) -> APIRouter:
                 pid=i.pid,
                 lease=holder.get(i.port),
                 failures=i.failures,
-                last_words=keeper.instances.care.last_words.get(i.port, []),
+                last_words=keeper.instances.last_lines(i.port),
             )
             for i in sorted(keeper.pool.instances.values(), key=lambda i: (i.service, i.port))
             if client == OPERATOR or i.port in holder

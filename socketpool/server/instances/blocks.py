@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from socketpool.config.statedir import StateDir
     from socketpool.core.pool import Pool
+    from socketpool.server.instances.live import LiveInstances
     from socketpool.supervision.rpc import Supervisor
     from socketpool.supervision.rpcthread import Worker
 
@@ -38,28 +39,27 @@ log = logging.getLogger("socketpool.blocks")
 class Blocks:
     """The blocks of one pool.
 
-    ``registered`` is called when there are instances to be started, and ``look`` when there are
-    some to be stopped.
+    ``wake`` is called when there are instances to be started or stopped.
     """
 
     def __init__(
         self,
         pool: Pool,
+        instances: LiveInstances,
         state: StateDir,
         supervisor: Supervisor,
         worker: Worker,
         *,
         host: str,
-        registered: Callable[[], None],
-        look: Callable[[], None],
+        wake: Callable[[], None],
     ) -> None:
         self._pool = pool
+        self._instances = instances
         self._state = state
         self._supervisor = supervisor
         self._worker = worker
         self._host = host
-        self._registered = registered
-        self._look = look
+        self._wake = wake
         self._changing = asyncio.Lock()
         self._numbers: dict[str, int] = {}  # service -> highest block number
         self._retiring: set[str] = set()  # blocks that are being given up
@@ -108,7 +108,7 @@ class Blocks:
         for instance in list(self._pool.instances.values()):
             if instance.block == block and instance.state is not InstanceState.STOPPED:
                 drain(self._pool, instance)
-        self._look()
+        self._wake()
 
     def retire_unserved(self) -> None:
         """Give up all blocks of services that the pool no longer has."""
@@ -157,10 +157,9 @@ class Blocks:
             return
         now = time.monotonic()
         for port in ports:
-            registered = InstanceState.REGISTERED
-            self._pool.add(Instance(service, port, block, registered, now))
+            self._instances.register(Instance(service, port, block, InstanceState.REGISTERED, now))
         log.info("registered", extra={"block": block, "ports": f"{ports.start}-{ports.stop - 1}"})
-        self._registered()
+        self._wake()
 
     def _add_group(self, block: str) -> None:
         """For the worker: a bad file of somebody else's must not block ours."""
@@ -210,7 +209,9 @@ class Blocks:
             await self._worker(self._supervisor.remove_group, block)
             self._retiring.discard(block)
             for instance in mine:
-                self._pool.remove(instance.port, time.monotonic())
+                known = self._pool.instances.get(instance.port)
+                if known is not None and known.block == block:
+                    self._instances.remove(instance.port)
         log.info("removed", extra={"block": block, "instances": len(mine)})
 
 

@@ -1,7 +1,7 @@
 """Compares what there should be with what there is, now and then, and mends what differs.
 
 Our table, the configuration files, and the processes and listening sockets of the machine.  What
-supervisord says of each instance is compared by `InstanceKeeper` already.
+supervisord says of each instance is compared by `InstanceManager` already.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from socketpool.system.processes import child_of, end, orphans
 if TYPE_CHECKING:
     from socketpool.config.statedir import StateDir
     from socketpool.core.pool import Pool
-    from socketpool.server.blocks import Blocks
+    from socketpool.server.instances.blocks import Blocks
 
 BEAT = 10.0
 ORPHAN_GRACE = 0.5

@@ -13,7 +13,9 @@ from socketpool.core.lifecycle import InstanceEvent, InstanceState
 from socketpool.core.pool import Pool
 from socketpool.core.ports import PortRange
 from socketpool.core.records import Instance, ServicePlan
-from socketpool.server.care import Care
+from socketpool.server.instances.act import Actor
+from socketpool.server.instances.live import LiveInstances
+from socketpool.server.instances.outdated import Updater
 from socketpool.system.processes import started
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def spawn() -> Iterator[Callable[[], int]]:
         process.wait()
 
 
-def house(state: InstanceState, pid: int) -> tuple[Pool, Care]:
+def house(state: InstanceState, pid: int) -> tuple[Pool, Updater]:
     pool = Pool(
         [ServicePlan("up", 1, 1, restart=True)],
         PortRange(2000, 2000),
@@ -43,8 +45,9 @@ def house(state: InstanceState, pid: int) -> tuple[Pool, Care]:
     )
     pool.add(Instance("up", 2000, "up", state, pid=pid))
     nothing = cast("Any", None)
-    care = Care(pool, nothing, nothing, nothing, backoff=Backoff(1, 2), look=lambda: None)
-    return pool, care
+    instances = LiveInstances(pool)
+    actor = Actor(pool, instances, nothing, nothing, nothing, backoff=Backoff(1, 2))
+    return pool, Updater(pool, instances, actor)
 
 
 def test_the_start_of_a_process_is_known_and_never_told_later_than_it_was(
@@ -60,17 +63,17 @@ def test_an_instance_whose_respawn_read_the_service_as_it_was_is_replaced_when_i
     spawn: Callable[[], int],
 ) -> None:
     """supervisord had started it when the change came; that it has is noticed only after that."""
-    pool, care = house(InstanceState.RECYCLING, 0)
-    care.note_exit(pool.instances[2000])
+    pool, updater = house(InstanceState.RECYCLING, 0)
+    pool.apply(2000, InstanceEvent.LOST, 0.0)
     respawned = spawn()
     time.sleep(0.05)
-    care.outdate(["up"])
-    care.spawned(pool.instances[2000])
+    updater.outdate(["up"])
+    pool.apply(2000, InstanceEvent.SPAWNED, 0.0)
     pool.saw(2000, respawned)
-    care.replace_outdated()
+    updater.replace()
     assert pool.instances[2000].state is InstanceState.STARTING, "it is on its way already"
     pool.apply(2000, InstanceEvent.READY, 1.0)
-    care.replace_outdated()
+    updater.replace()
     assert pool.instances[2000].state is InstanceState.RECYCLING
 
 
@@ -78,23 +81,23 @@ def test_an_instance_whose_respawn_read_the_service_as_it_was_is_replaced_when_i
 def test_an_instance_that_started_after_the_change_is_left_alone(
     spawn: Callable[[], int], state: InstanceState
 ) -> None:
-    pool, care = house(state, 0)
-    care.outdate(["up"])
+    pool, updater = house(state, 0)
+    updater.outdate(["up"])
     time.sleep(0.05)
     pool.saw(2000, spawn())
-    care.replace_outdated()
+    updater.replace()
     assert (pool.instances[2000].state, pool.instances[2000].dirty) == (state, False)
 
 
 def test_an_idle_instance_of_before_the_change_is_replaced_once(spawn: Callable[[], int]) -> None:
-    pool, care = house(InstanceState.IDLE, spawn())
+    pool, updater = house(InstanceState.IDLE, spawn())
     time.sleep(0.05)
-    care.outdate(["up"])
-    care.replace_outdated()
+    updater.outdate(["up"])
+    updater.replace()
     assert pool.instances[2000].state is InstanceState.RECYCLING
     pool.apply(2000, InstanceEvent.SPAWNED, 1.0)
     time.sleep(0.05)
     pool.saw(2000, spawn())
     pool.apply(2000, InstanceEvent.READY, 2.0)
-    care.replace_outdated()
+    updater.replace()
     assert pool.instances[2000].state is InstanceState.IDLE

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from socketpool.core.pool import Pool
-    from socketpool.server.blocks import Blocks
-    from socketpool.server.drains import Drains
+    from socketpool.server.instances.blocks import Blocks
+    from socketpool.server.instances.drains import Drains
     from socketpool.supervision.rpc import ProcessInfo
 
 
@@ -26,7 +26,7 @@ def adopt(
     processes: Iterable[ProcessInfo],
     leased: Collection[int],
 ) -> Iterator[Instance]:
-    """Add to the pool what is its own of the processes, and give each.
+    """What is the pool's own of the processes, to be added to it one by one.
 
     Instances in no lease that keep state between clients are restarted: nobody knows what was done
     with them meanwhile.
@@ -46,10 +46,8 @@ def adopt(
             keeps_state=service in pool.services and pool.services[service].restart,
         )
         pid = process.pid if process.alive else 0
-        instance = Instance(service, port, process.group, state, time.monotonic(), pid)
-        pool.add(instance)
         blocks.knows(process.group, service, number)
-        yield instance
+        yield Instance(service, port, process.group, state, time.monotonic(), pid)
 
 
 def note_needs(pool: Pool) -> None:
