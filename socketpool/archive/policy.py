@@ -7,6 +7,7 @@ whatever its name (links, encrypted members) is the plan's to know.
 
 from __future__ import annotations
 
+import functools
 import re
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -26,6 +27,8 @@ NOT_INCLUDED: Final = "not included"
 
 _LISTS = ("include", "deny")
 _KEYS = (*_LISTS, "defaults", "limits")
+_WIDE = "wide"
+"""A list that the shipped file has alone, and the word by which a project's file asks for it."""
 _LIMITS = {
     "members": "members",
     "member": "member_bytes",
@@ -34,7 +37,7 @@ _LIMITS = {
 }
 """What a file calls a limit, and what :class:`~socketpool.archive.limits.Limits` does."""
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-_DEFAULTS = ("all", "deny", "none")
+_DEFAULTS = ("all", "deny", "none", "wide")
 _MAX_BYTES = 1 << 20
 # The shipped file is read on every run; libyaml does it in a tenth of the time.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -59,31 +62,36 @@ class Policy:
         """
         self.limits = limits
         self.include = RuleSet(include)
-        self.deny = RuleSet(deny)
+        self.deny = RuleSet(deny, copies=True)
         self._sent = {each: Decision(True, f"include: {each}") for each in include}  # noqa: FBT003
-        self._kept = {each: Decision(False, f"deny: {each}") for each in deny}  # noqa: FBT003
         self._silent = Decision(send=False, rule=NOT_INCLUDED)
 
     def decide(self, name: bytes) -> Decision:
         """Whether the member with this raw name may leave.
 
-        A name that programs read in different ways leaves only if it may in every reading.
+        A name that programs read in different ways leaves only if it may in every reading, and
+        the name of a copy only if that of the original may.
         """
         texts = readings(name)
         for text in texts:
             denied = self.deny.match(text)
             if denied is not None:
-                return self._kept[denied]
+                return Decision(send=False, rule=f"deny: {denied}")
         for text in texts:
             included = self.include.match(text)
             if included is None:
                 return self._silent
+        for text in texts:
+            denied = self.deny.match_copy(text)
+            if denied is not None:
+                return Decision(send=False, rule=f"deny: {denied}")
         return self._sent[included] if included else self._silent
 
 
 class _Lists(NamedTuple):
     include: tuple[str, ...]
     deny: tuple[str, ...]
+    wide: tuple[str, ...]
     defaults: str
     limits: Limits
 
@@ -117,8 +125,10 @@ def load_policy(path: Path) -> Policy:
     if lists.defaults != "none":
         shipped = _shipped()
         deny = (*deny, *shipped.deny)
-        if lists.defaults == "all":
+        if lists.defaults in ("all", _WIDE):
             include = (*include, *shipped.include)
+        if lists.defaults == _WIDE:
+            include = (*include, *shipped.wide)
     return Policy(include, deny, lists.limits)
 
 
@@ -138,14 +148,43 @@ def find_policy(source: Path, explicit: Path | None = None) -> Policy:
     return default_policy()
 
 
+@functools.cache
 def _shipped() -> _Lists:
-    name = "policy.yml"
-    return _parse(resources.files(__package__).joinpath(name).read_bytes(), name)
+    """The lists that come with the package; ``{a,b}`` in a pattern stands for each of a and b.
+
+    They are checked by tests, not on every run.
+    """
+    source = resources.files(__package__).joinpath("policy.yml").read_bytes()
+    root = {key.value: value.value for key, value in _compose(source).value}
+    words = {key.value: value.value for key, value in root["endings"]}
+    lists = {
+        key: tuple(
+            dict.fromkeys(each for item in root[key] for each in _alternatives(item.value, words))
+        )
+        for key in (*_LISTS, _WIDE)
+    }
+    return _Lists(lists["include"], lists["deny"], lists[_WIDE], "all", DEFAULT_LIMITS)
+
+
+def _compose(source: bytes) -> Any:
+    return yaml.compose(source, Loader=_Loader)
+
+
+def _alternatives(pattern: str, words: dict[str, str]) -> list[str]:
+    start, end = pattern.find("{"), pattern.find("}")
+    if start < 0:
+        return [pattern]
+    before, choices, after = pattern[:start], pattern[start + 1 : end], pattern[end + 1 :]
+    return [
+        each
+        for choice in words.get(choices, choices).split(",")
+        for each in _alternatives(before + choice + after, words)
+    ]
 
 
 def _parse(source: bytes, name: str) -> _Lists:
     try:
-        root = yaml.compose(source, Loader=_Loader)
+        root = _compose(source)
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}, line {mark.line + 1}" if mark else name
@@ -177,7 +216,7 @@ def _parse(source: bytes, name: str) -> _Lists:
     if not defaults:
         # Who says what may leave means just that; who only says what may not means the rest.
         defaults = "deny" if "include" in lists else "all"
-    return _Lists(lists.get("include", ()), lists.get("deny", ()), defaults, limits)
+    return _Lists(lists.get("include", ()), lists.get("deny", ()), (), defaults, limits)
 
 
 def _mapping(root: yaml.Node | None, name: str) -> list[tuple[yaml.Node, yaml.Node]]:
