@@ -73,7 +73,7 @@ def test_what_was_made_is_clean(folder: Path, name: str) -> None:
 def test_it_works_in_a_real_pool(pool: RunningPool, tmp_path: Path, name: str) -> None:
     archive = tmp_path / "site.zip"
     with zipfile.ZipFile(archive, "w") as out:
-        out.writestr("deep/a.txt", "one \ntwo\t\n")
+        out.writestr("deep/a.html", "one \ntwo\t\n")
         out.writestr("b.png", " \n")
     result = run_tool(
         "socketpool_client",
@@ -82,7 +82,7 @@ def test_it_works_in_a_real_pool(pool: RunningPool, tmp_path: Path, name: str) -
     )
     assert result.returncode == 0, result.stderr
     with zipfile.ZipFile(archive) as file:
-        assert file.read("deep/a.txt") == b"one\ntwo\n"
+        assert file.read("deep/a.html") == b"one\ntwo\n"
         assert file.read("b.png") == b" \n"
 
 

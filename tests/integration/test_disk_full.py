@@ -35,7 +35,7 @@ MIB = 1 << 20
 def make_archive(path: Path, content: bytes) -> Path:
     """An archive as a client sends it."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
-        out.writestr("data.json", content)
+        out.writestr("data.js", content)
     client = UploadClient()
     with open_source(path) as source:
         client.prepare(source, find_policy(path, None))

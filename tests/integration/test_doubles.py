@@ -54,7 +54,7 @@ def pool() -> Iterator[RunningPool]:
 def archive(tmp_path: Path) -> Path:
     path = tmp_path / "site.zip"
     with zipfile.ZipFile(path, "w") as out:
-        out.writestr("a.txt", "text")
+        out.writestr("a.html", "text")
     return path
 
 
@@ -89,7 +89,7 @@ def run(
 
 def text_of(archive: Path) -> str:
     with zipfile.ZipFile(archive) as file:
-        return file.read("a.txt").decode()
+        return file.read("a.html").decode()
 
 
 def test_each_is_shown_for_what_it_is(pool: RunningPool) -> None:

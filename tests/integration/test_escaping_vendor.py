@@ -31,19 +31,19 @@ NEIGHBOUR = 'for d in ../../*/; do [ "$d" -ef .. ] || neighbour=$(cd "$d"; pwd -
 
 # What it does, the exit code of the client, and what that is told.
 PROGRAMS = {
-    "links-a-member": ("ln -sf $neighbour/incoming.zip a.txt", 7, "deleted"),
+    "links-a-member": ("ln -sf $neighbour/incoming.zip a.html", 7, "deleted"),
     "links-the-tree": ("mv deep elsewhere; ln -s $neighbour deep", 7, "added"),
     "adds-a-link": ("ln -s $neighbour escape", 7, "added"),
     "hides-a-link-above": ("ln -s $neighbour ../escape", 0, ""),
     "hides-a-link-as-its-step": ("ln -s $neighbour ../step-9999-1.zip", 7, "failed unexpectedly"),
-    "makes-a-pipe": ("rm a.txt; mkfifo a.txt", 7, "deleted"),
-    "makes-a-device": ("rm a.txt; mknod a.txt c 1 5 || mkfifo a.txt", 7, "deleted"),
+    "makes-a-pipe": ("rm a.html; mkfifo a.html", 7, "deleted"),
+    "makes-a-device": ("rm a.html; mknod a.html c 1 5 || mkfifo a.html", 7, "deleted"),
     "writes-above": ("echo x >../evil; echo x >../../evil; mkdir ../deep", 0, ""),
     "replaces-its-directory": ("cd ..; rm -r members; ln -s $neighbour members", 7, "added"),
     "removes-its-directory": ("cd ..; rm -r members", 7, "failed unexpectedly"),
     "removes-its-workspace": ("cd ../..; rm -r ${OLDPWD%/members}", 7, "failed unexpectedly"),
     "locks-itself-in": ("mkdir shut; touch shut/in; chmod 0 shut .", 7, "added"),
-    "links-hard": ("ln -f ../incoming.zip a.txt; ln ../incoming.zip b.txt", 7, "added"),
+    "links-hard": ("ln -f ../incoming.zip a.html; ln ../incoming.zip b.html", 7, "added"),
 }
 
 CLASSES = {
@@ -62,7 +62,7 @@ class Vendor(VendorServer):
     def transfer(self):
         root = self.workspace.root
         (neighbour,) = [p for p in root.parent.iterdir() if p.is_dir() and p != root]
-        path = self.members["a.txt"]
+        path = self.members["a.html"]
         {does}
 """
 
@@ -83,8 +83,8 @@ def pool() -> Iterator[RunningPool]:
 def archive(tmp_path: Path) -> Path:
     path = tmp_path / "site.zip"
     with zipfile.ZipFile(path, "w") as out:
-        out.writestr("a.txt", "small letters\n")
-        out.writestr("deep/b.txt", "more of them\n")
+        out.writestr("a.html", "small letters\n")
+        out.writestr("deep/b.html", "more of them\n")
     return path
 
 
@@ -92,7 +92,7 @@ def archive(tmp_path: Path) -> Path:
 def neighbour(pool: RunningPool, tmp_path: Path) -> Iterator[dict[str, Any]]:
     """Another client's lease, with its work in it."""
     theirs = tmp_path / "theirs.zip"
-    theirs.write_bytes(canonical({b"a.txt": b"of somebody else", b"deep/b.txt": b"this too"}))
+    theirs.write_bytes(canonical({b"a.html": b"of somebody else", b"deep/b.html": b"this too"}))
     with pool.leased("upload", "download") as lease:
         upload(lease, theirs)
         yield lease
@@ -152,14 +152,14 @@ def test_members_as_deep_as_a_name_can_be_are_wiped_like_any_others(
     with pool.leased("upload", "locks-itself-in") as lease:
         place = pool.state / "workspaces" / lease["lease"] / "members"
         levels = (PATH_BYTES - len(str(place)) - 2) // 2
-        deep.write_bytes(canonical({b"a.txt": b"", b"d/" * levels + b"x": b"deep"}))
+        deep.write_bytes(canonical({b"a.html": b"", b"d/" * levels + b"x": b"deep"}))
         upload(lease, deep)
         with pytest.raises(ServiceFailed), session(lease, "locks-itself-in") as stream:
             await_event(stream, "done")
         assert place.exists()
     assert_nothing_but_stray_files(pool)
     with pool.leased("upload", "locks-itself-in") as lease:
-        deep.write_bytes(canonical({b"a.txt": b"", b"d/" * levels + b"xyz": b"too deep"}))
+        deep.write_bytes(canonical({b"a.html": b"", b"d/" * levels + b"xyz": b"too deep"}))
         upload(lease, deep)
         with (
             pytest.raises(ArchiveError, match="can't be a file"),
@@ -177,7 +177,7 @@ def test_a_class_that_leaves_its_files_hurts_no_other_lease(
     code, errors = run(pool, archive, vendor)
     assert code == 0, errors
     with zipfile.ZipFile(archive) as file:
-        assert b"of somebody else" not in file.read("a.txt")
-        assert file.namelist() == ["a.txt", "deep/b.txt"]
-        assert file.read("deep/b.txt") == b"more of them\n"
+        assert b"of somebody else" not in file.read("a.html")
+        assert file.namelist() == ["a.html", "deep/b.html"]
+        assert file.read("deep/b.html") == b"more of them\n"
     assert_only_the_neighbour_is_left(pool, neighbour, before)

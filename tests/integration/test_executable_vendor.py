@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 TRIO = ("upload", "vendor", "download")
 
 PROGRAMS = {
-    "shout": 'for f in $(find . -name "*.txt"); do tr a-z A-Z <"$f" >up; mv up "$f"; done',
-    "adds": "echo new >added.txt",
-    "deletes": "rm a.txt",
-    "links": "rm a.txt; ln -s /etc/passwd a.txt",
+    "shout": 'for f in $(find . -name "*.html"); do tr a-z A-Z <"$f" >up; mv up "$f"; done',
+    "adds": "echo new >added.html",
+    "deletes": "rm a.html",
+    "links": "rm a.html; ln -s /etc/passwd a.html",
     "fails": "echo the reason is hunter2 >&2; exit 3",
     "crashes": "echo the reason is hunter2; kill -SEGV $$",
-    "tells": "echo told; env >a.txt",
-    "lingers": "sleep 600 & echo $! >a.txt",
+    "tells": "echo told; env >a.html",
+    "lingers": "sleep 600 & echo $! >a.html",
     "hangs": "sleep 600",
     "writes": "head -c 20000000 /dev/zero >big || exit 9; rm big",
 }
@@ -91,8 +91,8 @@ def pool() -> Iterator[RunningPool]:
 def archive(tmp_path: Path) -> Path:
     path = tmp_path / "site.zip"
     with zipfile.ZipFile(path, "w") as out:
-        out.writestr("a.txt", "small letters\n")
-        out.writestr("deep/er/b.txt", "more of them\n")
+        out.writestr("a.html", "small letters\n")
+        out.writestr("deep/er/b.html", "more of them\n")
         out.writestr("picture.png", "not sent")
     return path
 
@@ -114,8 +114,8 @@ def test_what_the_program_changes_goes_back(pool: RunningPool, archive: Path) ->
     result = run(pool, archive, "shout")
     assert result.returncode == 0, result.stderr
     assert read(archive) == {
-        "a.txt": "SMALL LETTERS\n",
-        "deep/er/b.txt": "MORE OF THEM\n",
+        "a.html": "SMALL LETTERS\n",
+        "deep/er/b.html": "MORE OF THEM\n",
         "picture.png": "not sent",
     }
 
@@ -123,9 +123,9 @@ def test_what_the_program_changes_goes_back(pool: RunningPool, archive: Path) ->
 @pytest.mark.parametrize(
     ("vendor", "said"),
     [
-        ("adds", "added what can't be given back: 'added.txt'"),
-        ("deletes", "deleted what can't be given back: 'a.txt'"),
-        ("links", "deleted what can't be given back: 'a.txt'"),
+        ("adds", "added what can't be given back: 'added.html'"),
+        ("deletes", "deleted what can't be given back: 'a.html'"),
+        ("links", "deleted what can't be given back: 'a.html'"),
         ("fails", "failed (exit code 3)"),
         ("crashes", "failed (signal 11, SIGSEGV)"),
         ("missing", "can't be run"),
@@ -157,7 +157,7 @@ def test_each_vendor_goes_on_where_the_one_before_ended(
 ) -> None:
     result = run(pool, archive, *vendors)
     assert result.returncode == 0, result.stderr
-    assert read(archive)["a.txt"] == text
+    assert read(archive)["a.html"] == text
     assert read(archive)["picture.png"] == "not sent"
 
 
@@ -174,7 +174,7 @@ def test_the_program_has_the_configured_environment_and_nothing_else_of_the_pool
 ) -> None:
     result = run(pool, archive, "tells")
     assert result.returncode == 0, result.stderr
-    given = dict(line.partition("=")[::2] for line in read(archive)["a.txt"].splitlines())
+    given = dict(line.partition("=")[::2] for line in read(archive)["a.html"].splitlines())
     assert given["SECRET_OF_VENDOR"] == "configured"
     assert given["SOCKETPOOL_LEASE"] in result.stdout
     assert {n for n in given if n.startswith("SOCKETPOOL_")} == {"SOCKETPOOL_LEASE"}
@@ -213,7 +213,7 @@ def test_what_a_program_leaves_running_ends_with_the_session(
     pool: RunningPool, archive: Path
 ) -> None:
     assert run(pool, archive, "lingers").returncode == 0
-    pid = int(read(archive)["a.txt"])
+    pid = int(read(archive)["a.html"])
     eventually(lambda: ended(pid), "its end")
 
 

@@ -45,7 +45,7 @@ def archive(tmp_path: Path) -> Path:
     (tmp_path / "home").mkdir()
     path = tmp_path / "home" / "site.zip"
     with zipfile.ZipFile(path, "w") as out:
-        out.writestr("data.json", CONTENT)
+        out.writestr("data.js", CONTENT)
         out.writestr("kept.png", b"stays at home")
     return path
 
@@ -83,7 +83,7 @@ def is_new(archive: Path) -> bool:
     with zipfile.ZipFile(archive) as file:
         assert file.testzip() is None
         assert file.read("kept.png") == b"stays at home"
-        content = file.read("data.json")
+        content = file.read("data.js")
     assert content[9:] == CONTENT[9:]
     assert content[:9] in {b"processed", CONTENT[:9]}
     return content[:9] == b"processed"

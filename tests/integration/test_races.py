@@ -178,7 +178,7 @@ def test_steps_in_any_disorder_tell_what_some_serial_order_would(
 ) -> None:
     chance = random.Random(seed)
     for name in ("a", "b"):
-        members = {b"%d.txt" % at: name.encode() for at in range(MEMBERS)}
+        members = {b"%d.html" % at: name.encode() for at in range(MEMBERS)}
         (tmp_path / f"{name}.zip").write_bytes(canonical(members))
     choice = ("a", "b", "vendor", "vendor", "other", "download", "download")
 
@@ -220,7 +220,7 @@ def test_two_jobs_on_one_lease_end_well_or_are_refused_but_never_mixed(
         for archive in archives:
             with zipfile.ZipFile(archive, "w") as out:
                 for at in range(MEMBERS):
-                    out.writestr(f"{archive.stem}-{at}.txt", archive.stem)
+                    out.writestr(f"{archive.stem}-{at}.html", archive.stem)
         with pool.leased("upload", "vendor", "download") as lease, ThreadPoolExecutor(2) as pair:
             ends = list(pair.map(lambda archive: job(lease, archive), archives))
         for archive, end in zip(archives, ends, strict=True):

@@ -151,7 +151,7 @@ def test_fifty_cuts_cost_a_few_percent_and_no_byte_of_the_result(
     content = os.urandom(SIZE)
     archive = tmp_path / "big.zip"
     with zipfile.ZipFile(archive, "w") as out:
-        out.writestr("data.json", content)
+        out.writestr("data.js", content)
         out.writestr("kept.png", b"stays at home")
     relay = CuttingRelay(CUTS, towards_service=direction == "upload")
     notes: list[str] = []
@@ -173,7 +173,7 @@ def test_fifty_cuts_cost_a_few_percent_and_no_byte_of_the_result(
     assert relay.cuts == 0
     assert len(notes) >= CUTS
     with zipfile.ZipFile(archive) as file:
-        assert file.read("data.json") == b"processed" + content[9:]
+        assert file.read("data.js") == b"processed" + content[9:]
         assert file.read("kept.png") == b"stays at home"
     assert relay.relayed <= SIZE * 1.1
     assert pool.request("GET", "/v1/leases").body == []
@@ -186,7 +186,7 @@ def test_a_cut_between_receipt_and_verdict_repeats_the_step_but_not_the_bytes(
     content = os.urandom(8 << 20)
     archive = tmp_path / "big.zip"
     with zipfile.ZipFile(archive, "w") as out:
-        out.writestr("data.json", content)
+        out.writestr("data.js", content)
     relay = CuttingAfterReceipt(towards_service=direction == "upload")
     RoundTrip(
         pool.client(), archive, ["upload", "vendor", "download"], Wishes(), dial=relay.dial
@@ -194,7 +194,7 @@ def test_a_cut_between_receipt_and_verdict_repeats_the_step_but_not_the_bytes(
     assert relay.receipts == 2
     assert relay.relayed < len(content) * 1.1
     with zipfile.ZipFile(archive) as file:
-        assert file.read("data.json") == b"processed" + content[9:]
+        assert file.read("data.js") == b"processed" + content[9:]
 
 
 class CuttingVerdicts(CuttingRelay):
@@ -226,7 +226,7 @@ def test_a_step_whose_verdict_was_lost_is_not_applied_twice(
     """Four vendor steps, two of them of one service; each is attempted twice and done once."""
     archive = tmp_path / "a.zip"
     with zipfile.ZipFile(archive, "w") as out:
-        out.writestr("a.txt", "text")
+        out.writestr("a.html", "text")
     relay = CuttingVerdicts()
 
     summary = RoundTrip(
@@ -238,7 +238,7 @@ def test_a_step_whose_verdict_was_lost_is_not_applied_twice(
     ).run()
 
     with zipfile.ZipFile(archive) as file:
-        assert file.read("a.txt") == b"text+-++"
+        assert file.read("a.html") == b"text+-++"
     assert relay.verdicts == 2 * 6
     names = ("append", "other", "append", "append")
     assert summary.reports == [f"{n}: {said}" for n in names for said in ("said", "appended")]
@@ -249,7 +249,7 @@ def test_each_call_of_the_single_step_is_a_step_unless_the_end_of_the_last_is_un
 ) -> None:
     archive = tmp_path / "a.zip"
     with zipfile.ZipFile(archive, "w") as out:
-        out.writestr("a.txt", "text")
+        out.writestr("a.html", "text")
 
     class Interrupting(CuttingVerdicts):
         """The user interrupts the command when the connection is lost."""
@@ -274,5 +274,5 @@ def test_each_call_of_the_single_step_is_a_step_unless_the_end_of_the_last_is_un
         step("append").vendor()
         step("download").download()
     with zipfile.ZipFile(archive) as file:
-        assert file.read("a.txt") == b"text+-++"
+        assert file.read("a.html") == b"text+-++"
     assert list(tmp_path.iterdir()) == [archive]

@@ -360,7 +360,7 @@ def test_a_download_that_is_cut_goes_on_where_it_was(tmp_path: Path) -> None:
     home.mkdir()
     for name in ("a.zip", "changed.zip"):
         with zipfile.ZipFile(home / name, "w") as out:
-            out.writestr("data.json", content if name == "a.zip" else content[::-1])
+            out.writestr("data.js", content if name == "a.zip" else content[::-1])
     canonical = tmp_path / "changed.zip"
     assert not run_tool(
         *("socketpool", "archive", "implode", home / "changed.zip", "-o", canonical)
@@ -388,7 +388,7 @@ def test_a_download_that_is_cut_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len(got) == 2
     assert sum(got) < len(content) * 1.1
     with zipfile.ZipFile(home / "a.zip") as file:
-        assert file.read("data.json") == content[::-1]
+        assert file.read("data.js") == content[::-1]
 
 
 def test_nothing_of_a_pool_is_needed(arrived: Path, tmp_path: Path) -> None:

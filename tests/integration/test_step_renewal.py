@@ -36,7 +36,7 @@ def pool(gates: Gates) -> Iterator[RunningPool]:
 def archive(tmp_path: Path) -> Path:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as out:
-        out.writestr("a.txt", "0123456789")
+        out.writestr("a.html", "0123456789")
     return path
 
 

@@ -47,13 +47,13 @@ from socketpool.rsi import VendorServer
 class Shout(VendorServer):
     def transfer(self):
         for number, (name, path) in enumerate(self.members.items(), 1):
-            if name.endswith(".txt"):
+            if name.endswith(".html"):
                 path.write_text(path.read_text().upper() + os.environ.get("SUFFIX", ""))
             self.progress(number, len(self.members), name)
         self.report(helper.WORD)
 """
 
-MEMBERS = {"a.txt": b"small", "deep/\u00fc.txt": b"also", "b.bin": bytes(range(256))}
+MEMBERS = {"a.html": b"small", "deep/\u00fc.html": b"also", "b.bin": bytes(range(256))}
 
 
 def write_service(catalogue: Path, name: str, code: str = "", **keys: Any) -> Path:
@@ -78,8 +78,8 @@ def shout(tmp_path: Path) -> Path:
 def archive(tmp_path: Path) -> Path:
     path = tmp_path / "site.zip"
     with zipfile.ZipFile(path, "w") as out:
-        out.writestr("a.txt", "small")
-        out.writestr("b.txt", "UNCHANGED!")
+        out.writestr("a.html", "small")
+        out.writestr("b.html", "UNCHANGED!")
         out.writestr("picture.png", "stays at home")
     return path
 
@@ -117,21 +117,21 @@ def test_process_runs_a_class_in_this_process() -> None:
     class Vendor(VendorServer):
         def transfer(self) -> None:
             seen.append((os.getpid(), threading.current_thread().name))
-            self.members["a.txt"].write_text("large")
-            self.progress(1, 3, "a.txt")
+            self.members["a.html"].write_text("large")
+            self.progress(1, 3, "a.html")
             self.report("one changed")
 
     processed = process(Vendor, MEMBERS)
-    assert processed.changed == {"a.txt": b"large"}
+    assert processed.changed == {"a.html": b"large"}
     assert processed.report == ["one changed"]
-    assert processed.progress == [Progress(1, 3, "a.txt")]
+    assert processed.progress == [Progress(1, 3, "a.html")]
     assert seen == [(os.getpid(), threading.current_thread().name)]
 
 
 def test_process_runs_a_folder_with_what_is_beside_it_and_its_environment(shout: Path) -> None:
     for _ in range(2):
         processed = process(shout, MEMBERS)
-        assert processed.changed == {"a.txt": b"SMALL!", "deep/\u00fc.txt": b"ALSO!"}
+        assert processed.changed == {"a.html": b"SMALL!", "deep/\u00fc.html": b"ALSO!"}
         assert processed.report == ["shouted"]
         assert processed.progress[-1] == Progress(3, 3, "b.bin")
     (shout / "helper.py").write_text("WORD = 'said otherwise'\n")
@@ -139,11 +139,11 @@ def test_process_runs_a_folder_with_what_is_beside_it_and_its_environment(shout:
     code = shout / "code.py"
     code.write_text(code.read_text().replace("upper", "title"))
     os.utime(code, (1, 1))
-    assert process(str(shout), MEMBERS).changed["a.txt"] == b"Small!"
+    assert process(str(shout), MEMBERS).changed["a.html"] == b"Small!"
 
 
 def test_process_runs_a_program(tmp_path: Path) -> None:
-    script = 'tr a-z A-Z <a.txt >up && mv up a.txt && printf "$WORD" >>a.txt'
+    script = 'tr a-z A-Z <a.html >up && mv up a.html && printf "$WORD" >>a.html'
     folder = write_service(
         tmp_path,
         "program",
@@ -151,7 +151,7 @@ def test_process_runs_a_program(tmp_path: Path) -> None:
         client="vendor",
         environment={"WORD": "from {folder}"},
     )
-    assert process(folder, MEMBERS).changed == {"a.txt": f"SMALLfrom {folder}".encode()}
+    assert process(folder, MEMBERS).changed == {"a.html": f"SMALLfrom {folder}".encode()}
 
 
 def test_a_program_that_fails_raises_what_its_client_sees(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_members_that_no_service_takes_are_refused_before_the_vendor_runs() -> N
             raise AssertionError("never reached")
 
     with pytest.raises(ArchiveError):
-        process(Vendor, {"../out.txt": b"x"})
+        process(Vendor, {"../out.html": b"x"})
 
 
 def test_only_vendors_are_processed(tmp_path: Path) -> None:
@@ -226,8 +226,8 @@ def test_a_round_trip_runs_through_real_services(shout: Path, archive: Path) -> 
     assert again.changed == 2
     with zipfile.ZipFile(archive) as file:
         assert {n: file.read(n).decode() for n in file.namelist()} == {
-            "a.txt": "SMALL!!",
-            "b.txt": "UNCHANGED!!!",
+            "a.html": "SMALL!!",
+            "b.html": "UNCHANGED!!!",
             "picture.png": "stays at home",
         }
 
@@ -247,7 +247,7 @@ def test_the_services_have_the_limits_and_environment_of_a_real_pool(
     write_service(
         tmp_path / "c",
         "tells",
-        sdk={"executable": ["sh", "-c", "env >a.txt; sleep 1000"]},
+        sdk={"executable": ["sh", "-c", "env >a.html; sleep 1000"]},
         client="vendor",
         limits={"session_time": "1s"},
     )
