@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from socketpool.archive.closing import Closes
 from socketpool.archive.commit import Replacement, check_backup_suffix, failed, sweep
-from socketpool.archive.implode import FileRange
 from socketpool.archive.inflate import check_claims, check_total, chunks, verify
 from socketpool.archive.limits import DEFAULT_LIMITS, Limits
 from socketpool.archive.manifest import DIRECTORY, Identity, Manifest
@@ -29,6 +28,7 @@ from socketpool.archive.receipt import digest_members
 from socketpool.archive.refusals import ArchiveBusy, ArchiveChanged, BadManifest, SourceUnreadable
 from socketpool.archive.report import Changes, MergeReport, View
 from socketpool.archive.writer import CanonicalWriter, unreadable
+from socketpool.system.filerange import FileRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from socketpool.archive import ziprecords as r
 from socketpool.archive.canonical import Canonical, Size
@@ -18,6 +18,7 @@ from socketpool.archive.manifest import ZIP, Manifest, changed, check_unchanged,
 from socketpool.archive.names import is_utf8, show
 from socketpool.archive.receipt import digest_members
 from socketpool.archive.refusals import LyingMember
+from socketpool.system.filerange import FileRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,14 +28,6 @@ if TYPE_CHECKING:
 
 _BUFFER = 1 << 18
 _INLINE = 1 << 16
-
-
-class FileRange(NamedTuple):
-    """Bytes of an open file, for ``sendfile``; valid until the next segment is asked for."""
-
-    fd: int
-    offset: int
-    length: int
 
 
 class Imploded(Protocol):

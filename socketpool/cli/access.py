@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from socketpool.cli.sshoptions import tunnel_to
-from socketpool.client.api import PoolClient
-from socketpool.client.apitoken import configured_token, find_access
-from socketpool.config.fields import Address
-from socketpool.config.profiles import DEFAULT_POOL, find_profile
+from socketpool.config.values import DEFAULT_POOL, Address
 from socketpool.errors import NotAuthorised, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from socketpool.client.api import PoolClient
     from socketpool.tunnel.reconnect import Tunnel
     from socketpool.tunnel.states import TunnelState
 
@@ -46,6 +44,8 @@ def way_of_profile(
     accept_new: bool = False,
 ) -> Way:
     """The way of the profile ``@name``; what is given here counts more.  Raises UsageError."""
+    from socketpool.config.profiles import find_profile
+
     profile = find_profile(mark.removeprefix(PROFILE_MARK))
     return Way(
         host=profile.pool.host,
@@ -86,6 +86,9 @@ def way_through(
 @contextmanager
 def reach(way: Way, note: Callable[[str], None]) -> Iterator[PoolClient]:
     """The pool for the length of a ``with`` block; raises what prevents it."""
+    from socketpool.client.api import PoolClient
+    from socketpool.client.apitoken import find_access
+
     if way.ssh is not None:
         with through(way, note, told(note)) as (client, _):
             yield client
@@ -100,6 +103,8 @@ def through(
     way: Way, note: Callable[[str], None], on_change: Callable[[TunnelState, str], None]
 ) -> Iterator[tuple[PoolClient, Tunnel]]:
     """The pool through SSH, and the tunnel, for the length of a ``with`` block."""
+    from socketpool.client.apitoken import configured_token
+
     # Read first: a token file that is wrong is said before anybody is called.
     configured_token(way.token_file)
     with tunnel_of(way, note, on_change) as tunnel, pool_behind(tunnel, way) as client:
@@ -122,6 +127,9 @@ def tunnel_of(
 @contextmanager
 def pool_behind(tunnel: Tunnel, way: Way) -> Iterator[PoolClient]:
     """The pool at the far end of a tunnel, for the length of a ``with`` block."""
+    from socketpool.client.api import PoolClient
+    from socketpool.client.apitoken import configured_token
+
     token = configured_token(way.token_file) or _remote_token(tunnel, way)
     with closing(PoolClient(way.host, way.port, token, dial=tunnel.dial)) as client:
         yield client
@@ -138,7 +146,8 @@ def told(note: Callable[[str], None]) -> Callable[[TunnelState, str], None]:
 
 
 def _remote_token(tunnel: Tunnel, way: Way) -> str:
-    from socketpool.tunnel.remotetoken import find_remote_token  # noqa: PLC0415 - needs paramiko
+    from socketpool.client.api import PoolClient
+    from socketpool.tunnel.remotetoken import find_remote_token  # needs paramiko
 
     token = find_remote_token(tunnel.link(), way.host, way.port, way.state_dir)
     if token is not None:

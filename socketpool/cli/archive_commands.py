@@ -52,9 +52,9 @@ def show_plan(
     file: Path, policy_file: Path | None, hook: Hook | None, *, as_json: bool = False
 ) -> None:
     """What the command does; a client's ``--dry-run`` is the same."""
-    from socketpool.archive.plan import make_plan  # noqa: PLC0415
-    from socketpool.archive.policy import find_policy  # noqa: PLC0415
-    from socketpool.archive.sources import open_source  # noqa: PLC0415
+    from socketpool.archive.plan import make_plan
+    from socketpool.archive.policy import find_policy
+    from socketpool.archive.sources import open_source
 
     with open_source(file) as source:
         made = make_plan(source, find_policy(file, policy_file), hook)
@@ -88,10 +88,10 @@ def implode(
     manifest: Path | None,
 ) -> None:
     """Write the members of FILE that may leave, and a manifest for the merge."""
-    from socketpool.archive.plan import make_plan  # noqa: PLC0415
-    from socketpool.archive.policy import find_policy  # noqa: PLC0415
-    from socketpool.archive.sources import open_source, write_imploded  # noqa: PLC0415
-    from socketpool.errors import UsageError  # noqa: PLC0415
+    from socketpool.archive.plan import make_plan
+    from socketpool.archive.policy import find_policy
+    from socketpool.archive.sources import open_source, write_imploded
+    from socketpool.errors import UsageError
 
     if output.exists() and output.samefile(file):
         raise UsageError("The output would replace the archive itself.", hint="Name another file.")
@@ -130,8 +130,8 @@ def merge(
     allow_signed: bool,
 ) -> None:
     """Put the changed members of RETURNED into ORIGINAL; everything else stays byte for byte."""
-    from socketpool.archive.policy import find_policy  # noqa: PLC0415
-    from socketpool.archive.sources import merge_into  # noqa: PLC0415
+    from socketpool.archive.policy import find_policy
+    from socketpool.archive.sources import merge_into
 
     if manifest_file is None and _beside(returned).exists():
         manifest_file = _beside(returned)
@@ -154,9 +154,9 @@ def merge(
 
 def _manifest_of(original: Path, policy_file: Path | None) -> Manifest:
     """Without a manifest, what the policy would send now is what may come back."""
-    from socketpool.archive.plan import make_plan  # noqa: PLC0415
-    from socketpool.archive.policy import find_policy  # noqa: PLC0415
-    from socketpool.archive.sources import open_source  # noqa: PLC0415
+    from socketpool.archive.plan import make_plan
+    from socketpool.archive.policy import find_policy
+    from socketpool.archive.sources import open_source
 
     with open_source(original) as source:
         made = make_plan(source, find_policy(original, policy_file))
@@ -168,9 +168,9 @@ def _beside(path: Path) -> Path:
 
 
 def _print_plan_json(made: Plan, file: Path, signature: str) -> None:
-    import json  # noqa: PLC0415
+    import json
 
-    from socketpool.archive.receipt import shown  # noqa: PLC0415
+    from socketpool.archive.receipt import shown
 
     head = {
         "source": str(file),
@@ -192,8 +192,8 @@ def _print_plan_json(made: Plan, file: Path, signature: str) -> None:
 
 
 def _print_plan(made: Plan, signature: str) -> None:
-    from rich.markup import escape  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.markup import escape
+    from rich.table import Table
 
     console = make_console()
     staying = Table("member", "because", title="What would stay", box=None, pad_edge=False)
@@ -226,8 +226,8 @@ def _print_plan(made: Plan, signature: str) -> None:
 
 
 def _print_report(report: MergeReport) -> None:
-    from rich.markup import escape  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.markup import escape
+    from rich.table import Table
 
     console = make_console()
     if report.changed:

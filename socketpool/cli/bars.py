@@ -11,7 +11,7 @@ from rich.table import Column
 from rich.text import Text
 
 from socketpool.cli.base import printable
-from socketpool.cli.progress import PlainReporter
+from socketpool.cli.reporters import PlainReporter
 
 if TYPE_CHECKING:
     from socketpool.client.reporter import Step

@@ -7,14 +7,14 @@ import json
 import os
 import signal
 import sys
-import traceback
 from contextlib import suppress
-from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 
-from socketpool.config.fields import check_host, check_port
+import socketpool
+from socketpool.config.values import check_host, check_port
 from socketpool.errors import INTERRUPTED_EXIT_CODE, SocketpoolError, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ EVENTS_OPTION = "--json"
 
 def howto(command: str) -> str:
     """The HOWTO of a command, which comes with the package."""
-    return (files("socketpool") / "howto" / f"{command}.md").read_text(encoding="utf-8")
+    return (Path(socketpool.__file__).parent / "howto" / f"{command}.md").read_text("utf-8")
 
 
 def printable(text: str) -> str:
@@ -55,7 +55,7 @@ def tell(text: str) -> None:
 
 def make_console() -> Console:
     """Where tables are printed; what goes to a file or a pipe is not folded."""
-    from rich.console import Console  # noqa: PLC0415 - takes its time, and few commands need it
+    from rich.console import Console
 
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -178,6 +178,8 @@ def _tell_user(error: BaseException, name: str) -> _Failure:
         case click.Abort() | KeyboardInterrupt():
             failure = _Failure("interrupted", INTERRUPTED_EXIT_CODE, "interrupted")
         case _:
+            import traceback
+
             say("".join(traceback.format_exception(error)))
             bug = "this is a bug; please report it with the lines above"
             failure = _Failure(SocketpoolError.code, SocketpoolError.exit_code, bug)

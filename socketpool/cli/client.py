@@ -14,10 +14,10 @@ from socketpool.cli.base import HELP_NAMES, HostType, PortType, run, say
 from socketpool.cli.hook import load_hook
 from socketpool.cli.pooloptions import state_dir_option, token_file_option, wait_option
 from socketpool.cli.profiled import ProfiledCommand
-from socketpool.cli.progress import JsonReporter, with_reporter
+from socketpool.cli.progress import with_reporter
+from socketpool.cli.reporters import JsonReporter
 from socketpool.cli.sshoptions import accept_new_option, ssh_config_option, ssh_option
 from socketpool.client.jobs import split_words
-from socketpool.client.roundtrip import Run, Wishes
 from socketpool.client.steps import KINDS
 from socketpool.errors import SocketpoolError, UsageError
 
@@ -74,6 +74,8 @@ def command(
     accept_new: bool,
 ) -> None:
     """Lease the services, run the client portion of each in this order, release."""
+    from socketpool.client.roundtrip import Run, Wishes
+
     wishes = Wishes(
         wait=wait,
         policy=policy,

@@ -6,7 +6,7 @@ import runpy
 from typing import TYPE_CHECKING, cast
 
 from socketpool.errors import ConfigError
-from socketpool.supervision.launch import catch_what_python_ignores
+from socketpool.system.signals import catch_what_python_ignores
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from socketpool.cli.pooloptions import wait_option, with_near_pool, with_pool
 from socketpool.client.dial import dial_tcp
 from socketpool.client.environment import fill_url
 from socketpool.client.renewal import leased
-from socketpool.config.fields import Address, parse_duration
+from socketpool.config.values import Address, parse_duration
 from socketpool.errors import PoolUnreachable, UsageError
 
 if TYPE_CHECKING:

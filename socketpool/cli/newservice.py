@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import click
 
-from socketpool.config.fields import check_service_name
 from socketpool.config.settings import shipped_catalogue
+from socketpool.config.values import check_service_name
 from socketpool.errors import ConfigError, UsageError
 
 ADDRESS = "127.0.0.1 8080"

@@ -11,10 +11,9 @@ import click
 
 from socketpool.cli.access import PROFILE_MARK, Way, reach, way_of_profile
 from socketpool.cli.base import say
-from socketpool.client.apitoken import local_address
 from socketpool.client.dial import dial_tcp
-from socketpool.config.fields import Address
 from socketpool.config.statedir import StateDir
+from socketpool.config.values import Address
 from socketpool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -106,6 +105,8 @@ def _address(given: str | None, state_dir: str | None) -> Address:
             return Address.parse(given)
         except ValueError as error:
             raise UsageError(f"--pool: {error}") from None
+    from socketpool.client.apitoken import local_address
+
     state = StateDir.locate(state_dir)
     local = local_address(state)
     if local is None:

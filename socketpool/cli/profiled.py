@@ -8,7 +8,6 @@ import click
 
 from socketpool.cli.access import PROFILE_MARK
 from socketpool.cli.base import HowtoCommand
-from socketpool.config.profiles import find_profile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +20,8 @@ class ProfiledCommand(HowtoCommand):
         """Put the profile's address in its place, and the rest of it under the options."""
         at = self._first_positional(args)
         if at is not None and args[at].startswith(PROFILE_MARK):
+            from socketpool.config.profiles import find_profile
+
             profile = find_profile(args[at].removeprefix(PROFILE_MARK))
             args = [*args[:at], profile.pool.host, str(profile.pool.port), *args[at + 1 :]]
             fields = profile.model_dump(exclude={"pool"}, exclude_none=True)

@@ -14,10 +14,10 @@ from socketpool.cli.base import HELP_NAMES, HostType, HowtoCommand, PortType, ru
 from socketpool.cli.foreground import Reload, Stop, Stopper, free_port, warn_exposed, warn_root
 from socketpool.cli.pooloptions import state_dir_option
 from socketpool.client.api import PoolClient
-from socketpool.config.fields import Address
 from socketpool.config.models import DEFAULT_PORTS
 from socketpool.config.settings import Settings, load_settings
 from socketpool.config.statedir import StateDir, default_root
+from socketpool.config.values import Address
 from socketpool.errors import SocketpoolError, UsageError
 from socketpool.supervision.daemon import Pool
 from socketpool.supervision.notify import say_ready

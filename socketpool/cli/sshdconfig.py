@@ -7,7 +7,7 @@ import re
 import click
 
 from socketpool.cli.base import HostType, PortType, say
-from socketpool.config.profiles import DEFAULT_POOL
+from socketpool.config.values import DEFAULT_POOL
 from socketpool.core.ports import PortRange
 from socketpool.errors import UsageError
 from socketpool.tunnel.account import DEFAULT_USER, KEY_OPTIONS, sshd_drop_in

@@ -49,7 +49,7 @@ def tunnel_to(
     """A tunnel for the length of a ``with`` block; paramiko is imported only here."""
     destination = Destination.parse(ssh)
     try:
-        from socketpool.tunnel.ssh import open_tunnel  # noqa: PLC0415
+        from socketpool.tunnel.ssh import open_tunnel
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"the way through SSH needs a package that is not installed: {error.name}",

@@ -10,7 +10,7 @@ import click
 import socketpool
 from socketpool.cli.base import HELP_NAMES, HostType, HowtoCommand, PortType, run, say, tell
 from socketpool.cli.foreground import Stop, Stopper, free_port, warn_exposed, warn_root
-from socketpool.config.fields import Address
+from socketpool.config.values import Address
 from socketpool.development.standalone import Instance, Tie, find_service, open_state
 from socketpool.errors import UsageError
 from socketpool.system.hostfacts import resolve

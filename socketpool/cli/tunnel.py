@@ -19,8 +19,7 @@ from socketpool.cli.program import ProgramAfterDashes, program_of, run_program
 from socketpool.cli.sshoptions import accept_new_option, ssh_config_option
 from socketpool.client.environment import fill_url, lease_environment, variable_prefixes
 from socketpool.client.renewal import leased
-from socketpool.config.fields import Address
-from socketpool.config.profiles import DEFAULT_POOL
+from socketpool.config.values import DEFAULT_POOL, Address
 from socketpool.errors import NotAuthorised, UsageError
 from socketpool.system.sockets import listen_on
 from socketpool.tunnel.forward import BACKLOG, Forwarder, to_port

@@ -12,9 +12,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from socketpool.client.dial import dial_tcp
 from socketpool.client.exchange import MAX_ANSWER_BYTES, Exchanges, Reply, no_pool_server
 from socketpool.client.retries import Patience
-from socketpool.config.fields import DEFAULT_URL, check_host, check_url
+from socketpool.config.values import DEFAULT_URL, check_host, check_url
 from socketpool.errorregistry import API_ERRORS, api_fallback
-from socketpool.errors import NoCapacity, NotAuthorised, PoolUnreachable
+from socketpool.errors import (
+    NoCapacity,
+    NotAuthorised,
+    PoolUnreachable,
+)
 
 if TYPE_CHECKING:
     from socketpool.client.dial import Dial

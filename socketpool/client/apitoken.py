@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from socketpool.client.api import PoolClient
-from socketpool.config.fields import EVERYWHERE, Address
 from socketpool.config.statedir import StateDir
+from socketpool.config.values import EVERYWHERE, Address
 from socketpool.credentials.tokens import read_secret
 from socketpool.errors import ConfigError, NotAuthorised
 

@@ -18,7 +18,7 @@ from socketpool.client.attempts import run_step
 from socketpool.client.reporter import Reporter, Step
 from socketpool.client.serviceclients import DownloadClient, Portion, UploadClient, VendorClient
 from socketpool.client.summary import SentLine, Summary
-from socketpool.config.fields import Address
+from socketpool.config.values import Address
 from socketpool.errors import ArchiveError, SocketpoolError
 
 if TYPE_CHECKING:

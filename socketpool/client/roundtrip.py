@@ -18,7 +18,7 @@ from socketpool.client.renewal import leased
 from socketpool.client.reporter import Reporter
 from socketpool.client.steps import check_order
 from socketpool.client.summary import Summary
-from socketpool.config.fields import Address
+from socketpool.config.values import Address
 from socketpool.errors import PoolUnreachable, TimedOut
 
 if TYPE_CHECKING:

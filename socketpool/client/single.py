@@ -24,7 +24,7 @@ from socketpool.client.filerun import Wishes, merge_returned, note_plan, run_por
 from socketpool.client.reporter import Reporter
 from socketpool.client.serviceclients import DownloadClient, Portion, UploadClient
 from socketpool.client.summary import Summary
-from socketpool.config.fields import Address
+from socketpool.config.values import Address
 from socketpool.errors import ArchiveError, NotAuthorised, ServiceFailed, UsageError
 from socketpool.protocol.session import STEP_ID
 

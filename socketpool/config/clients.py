@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from socketpool.config.fields import SERVICE_NAME, Duration, ServiceName, Strict
+from socketpool.config.fields import Duration, ServiceName, Strict
+from socketpool.config.values import SERVICE_NAME
 from socketpool.core.permissions import Client
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from socketpool.config.fields import check_port
+from socketpool.config.values import check_port
 from socketpool.errors import UsageError
 
 # As OpenSSH does since 9.6: neither may look like an option, nor mean anything to a shell.

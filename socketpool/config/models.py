@@ -8,19 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from socketpool.config.clients import ClientName, ClientSettings
-from socketpool.config.fields import (
-    DEFAULT_URL,
-    Address,
-    Count,
-    Duration,
-    Listen,
-    Ports,
-    ServiceName,
-    Size,
-    Strict,
-    check_host,
-    check_url,
-)
+from socketpool.config.fields import Count, Duration, Listen, Ports, ServiceName, Size, Strict
+from socketpool.config.values import DEFAULT_URL, Address, check_host, check_url
 from socketpool.core.ports import PortRange
 
 PLACEHOLDERS = ("host", "port", "workspace", "python", "folder")

@@ -9,11 +9,10 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, field_validator
 
 from socketpool.config.destination import Destination
-from socketpool.config.fields import Address, Listen, Strict, check_port
+from socketpool.config.fields import Listen, Strict
+from socketpool.config.values import DEFAULT_POOL, Address, check_port
 from socketpool.config.yamlfile import load
 from socketpool.errors import ConfigError, UsageError
-
-DEFAULT_POOL = Address(host="127.0.0.1", port=8080)
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 

@@ -13,13 +13,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from socketpool.config.clients import ClientSettings
-from socketpool.config.fields import (
-    Address,
-    Listen,
-    Ports,
-    Strict,
-    check_service_name,
-)
+from socketpool.config.fields import Listen, Ports, Strict
 from socketpool.config.models import (
     InstanceSettings,
     LeaseSettings,
@@ -28,6 +22,7 @@ from socketpool.config.models import (
     ServiceFile,
     ServiceOverride,
 )
+from socketpool.config.values import Address, check_service_name
 from socketpool.config.yamlfile import load
 from socketpool.core.ports import PortRange
 from socketpool.core.records import ServicePlan

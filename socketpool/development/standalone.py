@@ -31,8 +31,8 @@ from socketpool.supervision.launch import FileSpec, InstanceSpec
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from socketpool.config.fields import Address
     from socketpool.config.settings import Service
+    from socketpool.config.values import Address
 
 LEASE = "development"
 STOP_SECONDS = 3.0

@@ -7,8 +7,8 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
-from socketpool.config.fields import EVERYWHERE
 from socketpool.config.statedir import StateDir
+from socketpool.config.values import EVERYWHERE
 from socketpool.doctor.facts import Facts, FileFact, Finding, Level, Listener
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import resource
 import shutil
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,7 +93,7 @@ def _configuration(
             settings = load_settings(source, ephemeral=ephemeral_ports())
         else:
             settings = _last_settings(started)
-        listen = settings.listen.model_copy(update={"host": resolve(settings.listen.host)})
+        listen = replace(settings.listen, host=resolve(settings.listen.host))
         services_host = resolve(settings.services_host)
     except ConfigError as error:
         return None, error

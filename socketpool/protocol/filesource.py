@@ -11,8 +11,8 @@ import os
 import threading
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from socketpool.archive.implode import FileRange
 from socketpool.errors import SourceChanged
+from socketpool.system.filerange import FileRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,6 @@ import socket
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from socketpool.archive.implode import FileRange
 from socketpool.core.lifecycle import Machine
 from socketpool.errors import FileRefused, SourceChanged, TimedOut
 from socketpool.protocol.filesource import Digest, FileSource, pieces_from, read_range
@@ -27,6 +26,7 @@ from socketpool.protocol.frames import (
     send,
     send_header,
 )
+from socketpool.system.filerange import FileRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from socketpool.config.fields import Address
 from socketpool.config.settings import Settings, load_settings
+from socketpool.config.values import Address
 from socketpool.errors import ConfigError
 from socketpool.supervision.files import spec_texts, write_settings
 from socketpool.system.hostfacts import ephemeral_ports, resolve

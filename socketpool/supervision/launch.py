@@ -32,8 +32,6 @@ PR_SET_NO_NEW_PRIVS = 38
 INHERITED = frozenset({"PATH", "HOME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "USER", "LOGNAME"})
 INHERITED_PREFIXES = ("LC_", "SUPERVISOR_")
 
-IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
-
 FIRST_DESCRIPTOR = 3
 """Those below are standard input, output and error."""
 
@@ -217,21 +215,6 @@ def close_inherited() -> None:
                 os.close(number)
             except OSError:  # that by which they were listed
                 pass
-
-
-def catch_what_python_ignores() -> None:
-    """Handle the signals that Python ignores, without effect, for all that this process starts.
-
-    A call that fails with EPIPE or EFBIG still raises OSError here; but a handler, unlike an
-    ignored signal, isn't inherited by programs, however they are started.
-    """
-    for number in IGNORED_BY_PYTHON:
-        if signal.getsignal(number) in (signal.SIG_IGN, signal.SIG_DFL):
-            signal.signal(number, _do_nothing)
-
-
-def _do_nothing(*_: object) -> None:
-    """Handle a signal."""
 
 
 def no_new_privileges() -> None:

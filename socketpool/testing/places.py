@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from socketpool.config.fields import Address
 from socketpool.config.models import DEFAULT_PORTS, LeaseSettings
 from socketpool.config.settings import Service, Settings, read_service, shipped_catalogue
 from socketpool.config.statedir import StateDir
+from socketpool.config.values import Address
 from socketpool.credentials.tokens import ensure_secret
 from socketpool.errors import ConfigError
 from socketpool.supervision.files import service_spec

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import paramiko
 from paramiko.ssh_exception import SSHException
 
-from socketpool.config.fields import EVERYWHERE, Address
 from socketpool.config.statedir import SETTINGS, TOKEN
+from socketpool.config.values import EVERYWHERE, Address
 from socketpool.credentials.tokens import parse_secret
 from socketpool.system.sockettable import PROC, TABLES, parse_listening
 

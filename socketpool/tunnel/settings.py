@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from socketpool.config.destination import Destination
-from socketpool.config.fields import check_port
+from socketpool.config.values import check_port
 from socketpool.errors import ConfigError
 from socketpool.tunnel.expansion import Tokens, expand
 from socketpool.tunnel.options import Options, algorithms, is_yes, not_obeyed, one, split_paths

@@ -16,7 +16,7 @@ from waiting import eventually
 
 from socketpool.cli import client, main
 from socketpool.cli.base import exit_code_of
-from socketpool.config.fields import Address
+from socketpool.config.values import Address
 
 if TYPE_CHECKING:
     from pools import PoolMaker, RunningPool

@@ -12,7 +12,6 @@ import pytest
 from instances import Instance, running_instance
 from waiting import eventually
 
-from socketpool.archive.implode import FileRange
 from socketpool.archive.policy import find_policy
 from socketpool.archive.sources import open_source
 from socketpool.client.serviceclients import UploadClient
@@ -21,6 +20,7 @@ from socketpool.protocol.filesource import OpenFile
 from socketpool.protocol.frames import Kind, read_header, read_text, send, send_header
 from socketpool.protocol.session import await_event, errors_of_service
 from socketpool.protocol.transfer import FileTransfer
+from socketpool.system.filerange import FileRange
 
 if TYPE_CHECKING:
     from socketpool.credentials.tokens import LeaseClaim

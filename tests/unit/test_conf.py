@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from supervisor.options import UnhosedConfigParser
 
-from socketpool.config.fields import check_service_name
 from socketpool.config.statedir import StateDir
+from socketpool.config.values import check_service_name
 from socketpool.errors import ConfigError
 from socketpool.supervision.conf import (
     block_conf,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from socketpool.config.fields import (
+from socketpool.config.values import (
     Address,
     check_host,
     check_port,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from socketpool.config.fields import Address
 from socketpool.config.settings import Settings, load_settings, shipped_catalogue
+from socketpool.config.values import Address
 from socketpool.config.yamlfile import MAX_FILE_BYTES
 from socketpool.core.ports import PortRange
 from socketpool.errors import ConfigError

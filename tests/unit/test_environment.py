@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from socketpool.client.api import Leased
 from socketpool.client.environment import fill_url, lease_environment, variable_prefixes
-from socketpool.config.fields import SERVICE_NAME, check_url
+from socketpool.config.values import SERVICE_NAME, check_url
 from socketpool.errors import UsageError
 
 

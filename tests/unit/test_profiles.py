@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from socketpool.config.profiles import DEFAULT_POOL, client_file, find_profile
+from socketpool.config.profiles import client_file, find_profile
+from socketpool.config.values import DEFAULT_POOL
 from socketpool.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:

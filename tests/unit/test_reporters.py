@@ -11,7 +11,8 @@ from rich.console import Console
 
 from socketpool.cli import bars
 from socketpool.cli.bars import BarReporter
-from socketpool.cli.progress import JsonReporter, PlainReporter, make_reporter
+from socketpool.cli.progress import make_reporter
+from socketpool.cli.reporters import JsonReporter, PlainReporter
 from socketpool.cli.summarytext import summary_lines
 from socketpool.client.reporter import Reporter, Step
 from socketpool.client.summary import Summary

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from socketpool.config.fields import Address
 from socketpool.config.settings import Settings, load_settings, shipped_catalogue
+from socketpool.config.values import Address
 from socketpool.core.ports import PortRange
 
 if TYPE_CHECKING:

@@ -31,12 +31,12 @@ from socketpool.rsi.service import ServiceServer, SessionLimits
 from socketpool.supervision.launch import (
     InstanceSpec,
     SpecRefused,
-    catch_what_python_ignores,
     die_with_parent,
     limit_resources,
     reset_signals,
 )
 from socketpool.supervision.notify import AliveSocket, say_ready
+from socketpool.system.signals import catch_what_python_ignores
 from socketpool.system.sockets import listen_on
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import ipaddress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from socketpool.config.fields import DEFAULT_URL, EVERYWHERE
+from socketpool.config.values import DEFAULT_URL, EVERYWHERE
 from socketpool.core.permissions import OPERATOR
 from socketpool.errors import NoSuchLease
 from socketpool.server.api.schema import StoryView

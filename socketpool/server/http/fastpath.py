@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import to_json
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from socketpool.errors import SocketpoolError
 from socketpool.server.api.auth import shown_token
@@ -21,10 +22,11 @@ from socketpool.server.api.views import lease_facts, services_host
 from socketpool.server.leases.terms import Ask
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
     from socketpool.core.records import Lease
-    from socketpool.server.http.protocol import LaneReply
     from socketpool.server.poolmanager import Keeper
 
 LEASES = b"/v1/leases"
@@ -40,6 +42,55 @@ class HotRequest(NamedTuple):
     headers: Sequence[tuple[bytes, bytes]]
     body: bytes
     server: tuple[str, int | None] | None
+
+
+class LaneReply:
+    """The answer to a request that the lane has taken; stands where uvicorn has its own of others.
+
+    uvicorn reads ``response_complete``, clears ``keep_alive`` when the server stops, and when the
+    connection is lost it sets ``disconnected`` and then ``message_event``; ``on_gone`` is told.
+    """
+
+    def __init__(self, protocol: HttpToolsProtocol) -> None:
+        self._protocol = protocol
+        self.response_complete = False
+        self.keep_alive = True
+        self.disconnected = False
+        self.on_gone: Callable[[], None] | None = None
+
+    @property
+    def message_event(self) -> LaneReply:
+        """What is set when something happened to the connection."""
+        return self
+
+    def set(self) -> None:
+        """Something happened to the connection."""
+        if self.disconnected and self.on_gone is not None:
+            self.on_gone()
+
+    def answer(
+        self,
+        status: int,
+        body: bytes = b"",
+        kind: bytes = b"",
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """Send it, once; ``kind`` is the content type."""
+        if self.disconnected:
+            return
+        protocol = self._protocol
+        lines = [STATUS_LINE[status]]
+        for name, value in (*protocol.server_state.default_headers, *headers):
+            lines += (name, b": ", value, b"\r\n")
+        if kind:
+            lines.append(b"content-type: %b\r\ncontent-length: %d\r\n" % (kind, len(body)))
+        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        lines.append(body)
+        protocol.transport.write(b"".join(lines))
+        self.response_complete = True
+        if not self.keep_alive:
+            protocol.transport.close()
+        protocol.on_response_complete()
 
 
 class LeaseLane:

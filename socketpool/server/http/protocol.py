@@ -10,14 +10,13 @@ from __future__ import annotations
 import resource
 from typing import TYPE_CHECKING, Any, cast
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from socketpool.server.api.auth import MAX_BODY_BYTES
-from socketpool.server.http.fastpath import HotRequest, LeaseLane
+from socketpool.server.http.fastpath import HotRequest, LaneReply, LeaseLane
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
 
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
@@ -152,52 +151,3 @@ class BoundedHttp(HttpToolsProtocol):
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
-
-
-class LaneReply:
-    """The answer to a request that the lane has taken; stands where uvicorn has its own of others.
-
-    uvicorn reads ``response_complete``, clears ``keep_alive`` when the server stops, and when the
-    connection is lost it sets ``disconnected`` and then ``message_event``; ``on_gone`` is told.
-    """
-
-    def __init__(self, protocol: BoundedHttp) -> None:
-        self._protocol = protocol
-        self.response_complete = False
-        self.keep_alive = True
-        self.disconnected = False
-        self.on_gone: Callable[[], None] | None = None
-
-    @property
-    def message_event(self) -> LaneReply:
-        """What is set when something happened to the connection."""
-        return self
-
-    def set(self) -> None:
-        """Something happened to the connection."""
-        if self.disconnected and self.on_gone is not None:
-            self.on_gone()
-
-    def answer(
-        self,
-        status: int,
-        body: bytes = b"",
-        kind: bytes = b"",
-        headers: Sequence[tuple[bytes, bytes]] = (),
-    ) -> None:
-        """Send it, once; ``kind`` is the content type."""
-        if self.disconnected:
-            return
-        protocol = self._protocol
-        lines = [STATUS_LINE[status]]
-        for name, value in (*protocol.server_state.default_headers, *headers):
-            lines += (name, b": ", value, b"\r\n")
-        if kind:
-            lines.append(b"content-type: %b\r\ncontent-length: %d\r\n" % (kind, len(body)))
-        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        lines.append(body)
-        protocol.transport.write(b"".join(lines))
-        self.response_complete = True
-        if not self.keep_alive:
-            protocol.transport.close()
-        protocol.on_response_complete()

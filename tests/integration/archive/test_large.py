@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from socketpool.archive.implode import FileRange, implode_zip
+from socketpool.archive.implode import implode_zip
 from socketpool.archive.merge import merge
 from socketpool.archive.reader import Archive
+from socketpool.system.filerange import FileRange
 from tests.archives import UNIX_FILE, canonical
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING
 
-from socketpool.archive.implode import FileRange
 from socketpool.archive.merge import merge
 from socketpool.archive.plan import make_plan
 from socketpool.archive.policy import Policy
 from socketpool.archive.sources import ZipSource
+from socketpool.system.filerange import FileRange
 from tests.archives import canonical
 
 if TYPE_CHECKING:

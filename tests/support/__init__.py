@@ -1,0 +1,1 @@
+"""What tests and benchmarks share: pools, archives, sshd, and other parts of the world."""
