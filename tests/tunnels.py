@@ -47,7 +47,7 @@ def tunnel_through(
     """A tunnel through an sshd, as its client's ssh_config says."""
     told = told or Told()
 
-    def ask(prompt: str) -> str | None:
+    def ask(prompt: str, *, echo: bool = False) -> str | None:
         told.asked.append(prompt)
         return passphrase
 

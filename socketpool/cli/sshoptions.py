@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
-import sys
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from socketpool.cli.prompts import ask_user
 from socketpool.config.destination import Destination
 from socketpool.errors import ConfigError
 
@@ -60,19 +59,9 @@ def tunnel_to(
         destination,
         config=config,
         accept_new=accept_new,
-        ask=ask_passphrase,
+        ask=ask_user,
         note=note,
         on_change=on_change,
     )
     with closing(tunnel):
         yield tunnel
-
-
-def ask_passphrase(prompt: str) -> str | None:
-    """Ask at the terminal; None when there is none."""
-    if not sys.stdin.isatty():
-        return None
-    try:
-        return getpass.getpass(prompt)
-    except EOFError:
-        return None

@@ -1,50 +1,61 @@
-"""Logging in with keys: those of the agent, of files, and certificates for either.
+"""Which keys are shown to a host, in OpenSSH's order.
 
-In OpenSSH's order: the key that worked last time, the agent's, files that need no passphrase; only
-then a passphrase is asked for.  paramiko can't ask beforehand whether a key would be taken.
+Keys of the agent that the configuration names, the agent's others, then those of files; each with
+its certificates before it.  A private key is loaded, and its passphrase asked for, only once the
+host has said that it would take the key.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import contextlib
-import copy
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import paramiko
-from paramiko.ssh_exception import (
-    AuthenticationException,
-    BadAuthenticationType,
-    PasswordRequiredException,
-    SSHException,
+from socketpool.tunnel.agent import Agent, HeldKey
+from socketpool.tunnel.certificates import CERTIFIED, Certificate, rsa_bits
+from socketpool.tunnel.keyfiles import (
+    SECURITY_KEY,
+    KeyUnusable,
+    PassphraseNeeded,
+    blob_of,
+    load_private,
+    public_blob,
+    sign,
 )
-
-from socketpool.tunnel.failures import HostUnreachable, LoginRefused
+from socketpool.tunnel.sshdata import Reader, key_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import ExitStack
     from pathlib import Path
 
+    from socketpool.tunnel.keyfiles import PrivateKey
     from socketpool.tunnel.settings import HostSettings
 
-    Ask = Callable[[str], str | None]
-    """Asks the user for a passphrase; None when there is nobody to ask."""
 
-PASSPHRASE_TRIES = 3
-CERTIFIED = "-cert-v01@openssh.com"
-KEY_CLASSES: tuple[type[paramiko.PKey], ...] = (
-    paramiko.Ed25519Key,
-    paramiko.ECDSAKey,
-    paramiko.RSAKey,
-)
+class Ask(Protocol):
+    """Asks the user; None when there is nobody to ask, or no answer."""
+
+    def __call__(self, prompt: str, *, echo: bool = False) -> str | None:
+        """With ``echo`` the answer may be seen while it is typed."""
+
+
+class CannotSign(Exception):
+    """Why a key that the host would take can't be used, in words."""
 
 
 class Identity(NamedTuple):
-    """A key to show, and what it is called in messages."""
+    """A key to show, what it is called in messages, and how to sign with it."""
 
     name: str
-    key: paramiko.PKey
+    blob: bytes
+    """The key or the certificate."""
+    sign: Callable[[bytes, str], bytes]
+    """Of data and the name of an algorithm; raises CannotSign."""
+
+    @property
+    def plain(self) -> bytes:
+        """The key itself."""
+        return _plain(self.blob)
 
 
 class Identities:
@@ -53,157 +64,165 @@ class Identities:
     def __init__(self, host: HostSettings, ask: Ask) -> None:
         self._host = host
         self._ask = ask
-        self._worked: Identity | None = None
-        self._unlocked: dict[Path, paramiko.PKey] = {}
+        self._worked: bytes | None = None
+        self._unlocked: dict[Path, PrivateKey] = {}
 
-    def log_in(self, transport: paramiko.Transport) -> None:
-        """Authenticate; raises LoginRefused, which tells the keys that were tried."""
-        tried: list[str] = []
-        with contextlib.ExitStack() as stack:
-            held = self._agent_keys(stack)
-            for identity in self._candidates(held, tried):
-                tried.append(identity.name)
-                if self._try(transport, identity, tried):
-                    # A key of the agent's is found there again; the agent is closed by then.
-                    if not isinstance(identity.key, paramiko.AgentKey):
-                        self._worked = identity
-                    return
-        raise self._refused(tried)
+    def remember(self, identity: Identity) -> None:
+        """Show this one first the next time."""
+        self._worked = identity.blob
 
-    def _try(self, transport: paramiko.Transport, identity: Identity, tried: list[str]) -> bool:
-        try:
-            more = transport.auth_publickey(self._host.user, identity.key)
-        except BadAuthenticationType as error:
-            raise LoginRefused(
-                f"{self._host.name} takes no keys, only: {', '.join(error.allowed_types)}",
-                hint="its sshd_config needs PubkeyAuthentication yes for this account",
-            ) from None
-        except AuthenticationException:
-            if not transport.is_active():
-                raise self._refused(tried, "and then closed the connection") from None
-            return False
-        except (SSHException, EOFError, OSError) as error:
-            if transport.is_active():  # an algorithm that the two don't share
-                tried[-1] += f" ({error})"
-                return False
-            raise HostUnreachable(
-                f"{self._host.name} closed the connection while logging in"
-            ) from None
-        if more:
-            raise self._refused(tried, f"and wants more than a key: {', '.join(more)}")
-        return True
+    def offers(self, stack: ExitStack, tried: list[str]) -> Iterator[Identity]:
+        """Each to show, once; the agent answers until the stack is closed.
 
-    def _refused(self, tried: list[str], further: str = "") -> LoginRefused:
-        keys = "tried: " + "; ".join(tried) if tried else "there was no key to try"
-        further = f", {further}" if further else ""
-        return LoginRefused(
-            f"{self._host.name} takes none of the keys{further} ({keys})",
-            hint="put your public key into its authorized_keys, load the key into your agent, or "
-            "name it: IdentityFile in ssh_config",
-        )
-
-    def _agent_keys(self, stack: contextlib.ExitStack) -> list[paramiko.AgentKey]:
-        """The keys of the agent, which signs with them until the stack is closed."""
-        if not self._host.agent:
-            return []
-        try:
-            agent = paramiko.Agent()
-        except (SSHException, OSError):
-            return []
-        stack.callback(agent.close)
-        keys = list(agent.get_keys())
-        for key in keys:
-            if key.get_name().endswith(CERTIFIED):
-                # Else paramiko shows the bare key where it knows to find one in a certificate.
-                key.load_certificate(paramiko.Message(key.blob))
-        return keys
-
-    def _candidates(self, keys: list[paramiko.AgentKey], tried: list[str]) -> Iterator[Identity]:
+        What can't be shown is added to ``tried``.
+        """
+        found = list(self._all(stack, tried))
+        found.sort(key=lambda identity: identity.blob != self._worked)
         seen: set[bytes] = set()
-
-        def fresh(identity: Identity) -> bool:
-            blob = _shown(identity.key)
-            return not (blob in seen or seen.add(blob))  # type: ignore[func-returns-value]
-
-        if self._worked is not None and fresh(self._worked):
-            yield self._worked
-        ours = {blob for path in self._host.identity_files if (blob := _public(path))}
-        # Those that the configuration names come first, and alone if it says so.
-        for held in sorted(keys, key=lambda each: each.asbytes() not in ours):
-            if self._host.identities_only and held.asbytes() not in ours:
-                continue
-            identity = Identity(f"{held.get_name()} {held.comment} of the agent", held)
-            if fresh(identity):
+        for identity in found:
+            bits = rsa_bits(identity.plain)
+            if bits is not None and bits < self._host.min_rsa_bits:
+                tried.append(f"{identity.name} has {bits} bits only")
+            elif identity.blob not in seen:
+                seen.add(identity.blob)
                 yield identity
-        in_agent = {key.asbytes() for key in keys}
-        locked = []
+        yield from self._unknown(seen, tried)
+
+    def _all(self, stack: ExitStack, tried: list[str]) -> Iterator[Identity]:
+        files = {path: _public(path) for path in self._host.identity_files}
+        ours = {_plain(blob) for blob in files.values() if blob is not None}
+        certificates = self._certificates(files)
+        ours |= {_plain(blob) for _, blob in certificates}
+        agent, held = self._agent(stack, tried)
+        # Those that the configuration names come first, and alone if it says so.
+        for key in sorted(held, key=lambda each: _plain(each.blob) not in ours):
+            if agent is None or (self._host.identities_only and _plain(key.blob) not in ours):
+                continue
+            name = f"{key_type(key.blob)} {key.comment} of the agent"
+            yield from _forms(name, key.blob, certificates, partial(_agent_sign, agent, key.blob))
+        in_agent = {_plain(key.blob) for key in held}
+        for path, blob in files.items():
+            if blob is None or _plain(blob) in in_agent:
+                continue
+            kind = key_type(blob)
+            if kind.startswith(SECURITY_KEY) or not _has_private(path):
+                if path.is_file():
+                    where = "ssh-add loads it" if kind.startswith(SECURITY_KEY) else "not there"
+                    tried.append(f"{kind} {path} (its private key has to be in the agent: {where})")
+                continue
+            yield from _forms(f"{kind} {path}", blob, certificates, partial(self._file_sign, path))
+
+    def _unknown(self, seen: set[bytes], tried: list[str]) -> Iterator[Identity]:
+        """Keys of files whose public half nothing tells before they are loaded."""
+        certificates = self._certificates({})
         for path in self._host.identity_files:
-            if not path.is_file():
+            if _public(path) is not None or not path.is_file():
                 continue
             try:
-                key = self._unlocked.get(path) or _load(path, None)
-            except PasswordRequiredException:
-                if _public(path) not in in_agent:
-                    locked.append(path)
+                blob = blob_of(self._load(path))
+            except CannotSign as error:
+                tried.append(str(error))
                 continue
-            except (SSHException, OSError, ValueError) as error:
-                tried.append(f"{path} can't be read: {error}")
-                continue
-            yield from filter(fresh, self._forms(path, key))
-        for path in locked:
-            unlocked = self._unlock(path, tried)
-            if unlocked is not None:
-                yield from filter(fresh, self._forms(path, unlocked))
+            if blob not in seen:
+                seen.add(blob)
+                name = f"{key_type(blob)} {path}"
+                yield from _forms(name, blob, certificates, partial(self._file_sign, path))
 
-    def _forms(self, path: Path, key: paramiko.PKey) -> Iterator[Identity]:
-        """The key with each certificate for it, then alone."""
-        name = f"{key.get_name()} {path}"
-        for certificate in (path.with_name(path.name + "-cert.pub"), *self._host.certificate_files):
-            if not certificate.is_file():
-                continue
-            certified = copy.copy(key)
-            try:
-                certified.load_certificate(str(certificate))
-            except (SSHException, OSError, ValueError):
-                continue  # of another key
-            yield Identity(f"{name} with {certificate.name}", certified)
-        yield Identity(name, key)
+    def _certificates(self, files: dict[Path, bytes | None]) -> list[tuple[str, bytes]]:
+        """Certificates that are named, that lie beside a key, or that are named as a key."""
+        beside = [path.with_name(path.name + "-cert.pub") for path in self._host.identity_files]
+        named = [*self._host.certificate_files, *beside, *files]
+        found = []
+        for path in dict.fromkeys(named):
+            blob = _public(path)
+            if blob is not None and key_type(blob).endswith(CERTIFIED):
+                found.append((path.name, blob))
+        return found
 
-    def _unlock(self, path: Path, tried: list[str]) -> paramiko.PKey | None:
-        for _ in range(PASSPHRASE_TRIES):
-            passphrase = self._ask(f"passphrase of {path}: ")
+    def _agent(self, stack: ExitStack, tried: list[str]) -> tuple[Agent | None, list[HeldKey]]:
+        if self._host.agent is None:
+            return None, []
+        try:
+            agent = stack.enter_context(Agent(self._host.agent))
+            return agent, [key for key in agent.held() if _is_key(key.blob)]
+        except (OSError, ValueError) as error:
+            tried.append(f"the agent at {self._host.agent} does not answer ({error})")
+            return None, []
+
+    def _file_sign(self, path: Path, data: bytes, algorithm: str) -> bytes:
+        return sign(self._load(path), data, algorithm)
+
+    def _load(self, path: Path) -> PrivateKey:
+        if path in self._unlocked:
+            return self._unlocked[path]
+        try:
+            return load_private(path, None)
+        except PassphraseNeeded:
+            return self._unlock(path)
+        except OSError as error:
+            raise CannotSign(f"{path} can't be read: {error.strerror}") from None
+        except KeyUnusable as error:
+            raise CannotSign(f"{path}: {error}") from None
+
+    def _unlock(self, path: Path) -> PrivateKey:
+        for _ in range(self._host.prompts):
+            passphrase = None if self._host.batch else self._ask(f"passphrase of {path}: ")
             if not passphrase:
                 break
-            with contextlib.suppress(SSHException, ValueError):
-                self._unlocked[path] = _load(path, passphrase)
-                return self._unlocked[path]
-        tried.append(f"{path} is locked by a passphrase")
-        return None
+            try:
+                self._unlocked[path] = load_private(path, passphrase)
+            except PassphraseNeeded:
+                continue
+            except (OSError, KeyUnusable) as error:
+                raise CannotSign(f"{path}: {error}") from None
+            return self._unlocked[path]
+        raise CannotSign(f"{path} is locked by a passphrase")
 
 
-def _load(path: Path, passphrase: str | None) -> paramiko.PKey:
-    """The private key of a file; raises PasswordRequiredException, SSHException or OSError."""
-    failure: Exception = SSHException("not a private key")
-    for cls in KEY_CLASSES:
-        try:
-            return cls.from_private_key_file(str(path), passphrase)
-        except PasswordRequiredException:
-            raise
-        except (SSHException, ValueError) as error:
-            failure = error
-    raise failure
+def _forms(
+    name: str,
+    blob: bytes,
+    certificates: list[tuple[str, bytes]],
+    sign_with: Callable[[bytes, str], bytes],
+) -> Iterator[Identity]:
+    """The key with each certificate for it, then as it is."""
+    for certificate, shown in certificates:
+        if _plain(shown) == _plain(blob) and shown != blob:
+            yield Identity(f"{name} with {certificate}", shown, sign_with)
+    yield Identity(name, blob, sign_with)
+
+
+def _agent_sign(agent: Agent, blob: bytes, data: bytes, algorithm: str) -> bytes:
+    signature = agent.sign(blob, data, algorithm)
+    if signature is None:
+        raise CannotSign("the agent does not sign with it")
+    made = Reader(signature).text()
+    if made != algorithm:
+        raise CannotSign(f"the agent signs with {made} only")
+    return signature
+
+
+def _plain(blob: bytes) -> bytes:
+    """The key of a certificate; a key as it is."""
+    return Certificate.parse(blob).plain if key_type(blob).endswith(CERTIFIED) else blob
 
 
 def _public(path: Path) -> bytes | None:
-    """The public key beside a private one, which need not be there itself."""
+    blob = public_blob(path)
+    return blob if blob is not None and _is_key(blob) else None
+
+
+def _is_key(blob: bytes) -> bool:
     try:
-        fields = path.with_name(path.name + ".pub").read_text(encoding="utf-8").split()
-        return base64.b64decode(fields[1])
-    except (OSError, ValueError, IndexError, binascii.Error):
-        return None
+        _plain(blob)
+    except ValueError:
+        return False
+    return True
 
 
-def _shown(key: paramiko.PKey) -> bytes:
-    """What of a key the server gets to see: it or its certificate."""
-    blob = key.public_blob
-    return key.asbytes() if blob is None else blob.key_blob
+def _has_private(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return b"PRIVATE KEY-----" in file.read(256) or path.suffix == ".ppk"
+    except OSError:
+        return False

@@ -17,6 +17,7 @@ from socketpool.tunnel.opening import Openings
 from socketpool.tunnel.recognition import Recognition
 from socketpool.tunnel.threads import start, without_signals
 from socketpool.tunnel.transport import SshTransport
+from socketpool.tunnel.userauth import UserAuth
 from socketpool.tunnel.wire import Wire, command_wire, tcp_wire
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from socketpool.tunnel.settings import HostSettings
 
 OPEN_SECONDS = 20.0
-MAX_SECONDS_TO_LOG_IN = 30.0
 _PROHIBITED, _CONNECT_FAILED = 1, 2  # RFC 4254, section 5.1
 
 
@@ -44,9 +44,11 @@ class Connector:
         accept_new: bool = False,
     ) -> None:
         self._hosts = [(host, Identities(host, ask)) for host in hosts]
+        self._ask = ask
         self._note = note
         self._accept_new = accept_new
         self._warned: set[str] = set()
+        self._noted: set[str] = set()
 
     @property
     def host(self) -> HostSettings:
@@ -98,11 +100,17 @@ class Connector:
                     if accepted.path
                     else f"the key of {accepted.name} is trusted this time; no file remembers it"
                 )
-            identities.log_in(transport)
+            UserAuth(transport, host, self._note_once).log_in(identities, self._ask)
         except BaseException:
             link.close_last()
             raise
         return link
+
+    def _note_once(self, text: str) -> None:
+        """Pass on what a host says, such as its banner, the first time."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self._note(text)
 
     def _warn(self, host: HostSettings) -> None:
         """Say once what of the configuration is not obeyed."""
@@ -122,7 +130,6 @@ def _transport(wire: Wire, host: HostSettings, recognition: Recognition) -> SshT
         raise
     transport.banner_timeout = host.connect_seconds
     transport.handshake_timeout = host.connect_seconds
-    transport.auth_timeout = MAX_SECONDS_TO_LOG_IN
     transport.channel_timeout = OPEN_SECONDS
     return transport
 

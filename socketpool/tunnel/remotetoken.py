@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import struct
 import threading
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from paramiko.ssh_exception import SSHException
 from socketpool.config.statedir import SETTINGS, TOKEN
 from socketpool.config.values import EVERYWHERE, Address
 from socketpool.credentials.tokens import parse_secret
+from socketpool.errors import NotAuthorised
 from socketpool.system.sockettable import PROC, TABLES, parse_listening
 
 if TYPE_CHECKING:
@@ -34,13 +36,21 @@ MAX_BYTES = 4 << 20
 def find_remote_token(link: Link, host: str, port: int, state_dir: str | None) -> str | None:
     """The token of the account's own pool, if that is the one at the address; else None.
 
-    Raises ConfigError for a token file that holds something else, TunnelDown.
+    Raises ConfigError for a token file that holds something else, NotAuthorised where something
+    else than an SFTP server answers, TunnelDown.
     """
     try:
         with _session(link) as sftp:
             return _find(sftp, host, port, state_dir or DEFAULT_STATE_DIR)
     except (SSHException, EOFError, OSError):
         return None  # no SFTP, or no pool of this account
+    except (paramiko.SFTPError, struct.error, OverflowError, MemoryError):
+        raise NotAuthorised(
+            f"the API token can't be read on {link.host.name}: instead of its SFTP server a login "
+            "shell or a forced command answers",
+            hint="let the account's .bashrc print nothing for programs, or give the token: "
+            "--token-file, or SOCKETPOOL_TOKEN_FILE",
+        ) from None
 
 
 @contextlib.contextmanager

@@ -75,7 +75,7 @@ def mpint(value: int) -> bytes:
     return string(value.to_bytes(value.bit_length() // 8 + 1, "big") if value else b"")
 
 
-def boolean(value: bool) -> bytes:  # noqa: FBT001 - one value is all there is
+def boolean(*, value: bool) -> bytes:
     """A truth value."""
     return b"\1" if value else b"\0"
 

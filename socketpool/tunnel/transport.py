@@ -33,6 +33,7 @@ MACS = (
     *("hmac-sha2-256", "hmac-sha2-512", "hmac-sha1"),
 )
 CURVE25519 = "curve25519-sha256"
+MAX_REASON = 300
 PACKET = 1 << 16
 """Largest packet that we take; with the usual 32 KiB sshd sends a quarter as fast."""
 
@@ -85,6 +86,10 @@ class SshTransport(paramiko.Transport):
         """Types of host keys: those that are known first, so that the host shows one of these."""
         return self._host_key_types
 
+    server_extensions: dict[str, bytes]
+    disconnect_reason = ""
+    """What the host said when it closed the connection."""
+
     @property
     def packets(self) -> Packets:
         """What reads its packets."""
@@ -97,6 +102,10 @@ class SshTransport(paramiko.Transport):
         if key.public_blob is None:
             return HostKey(key.get_name(), key.asbytes())
         return HostKey(key.public_blob.key_type, key.public_blob.key_blob)
+
+    def _parse_disconnect(self, m: Message) -> None:
+        m.get_int()
+        self.disconnect_reason = m.get_text()[:MAX_REASON]
 
     def _parse_kex_init(self, m: Message) -> None:
         offers: dict[str, Any] = self._really_parse_kex_init(Message(m.asbytes()))  # type: ignore[attr-defined]

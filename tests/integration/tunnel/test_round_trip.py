@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from pools import TOOLS, clean_environment, run_tool, shipped
 from sshd import keygen
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 DATA = Path(__file__).parents[2] / "data" / "webflow-site.zip"
 OWN_TERMINAL = """
 import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.argv[1], sys.argv[1:])
+fcntl.ioctl(os.open(sys.argv[1], os.O_RDWR), termios.TIOCSCTTY, 0)
+os.execv(sys.argv[2], sys.argv[2:])
 """
 TRIO = ("upload", "vendor", "download")
 GIGABYTE = 1 << 30
@@ -83,8 +84,9 @@ def test_a_host_is_named_by_user_and_port_where_it_has_no_alias(
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize("stdin", ["the terminal", "a file"])
 def test_a_passphrase_is_asked_for_at_the_terminal_and_not_shown(
-    new_sshd: SshdMaker, trio: RunningPool, tmp_path: Path
+    new_sshd: SshdMaker, trio: RunningPool, tmp_path: Path, stdin: str
 ) -> None:
     archive = Path(shutil.copy(DATA, tmp_path))
     server = new_sshd.make()
@@ -96,12 +98,13 @@ def test_a_passphrase_is_asked_for_at_the_terminal_and_not_shown(
     with subprocess.Popen(
         [
             # Makes the terminal its own, where getpass looks for it.
-            *(sys.executable, "-c", OWN_TERMINAL, TOOLS / "socketpool_client"),
+            *(sys.executable, "-c", OWN_TERMINAL, os.ttyname(theirs)),
+            TOOLS / "socketpool_client",
             *("--ssh", server.alias, "--ssh-config", server.client_config),
             *("--token-file", trio.state / "token"),
             *(trio.host, str(trio.port), archive, *TRIO),
         ],
-        stdin=theirs,
+        stdin=theirs if stdin == "the terminal" else subprocess.DEVNULL,
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
@@ -118,6 +121,65 @@ def test_a_passphrase_is_asked_for_at_the_terminal_and_not_shown(
     assert process.returncode == 0, shown
     assert f"passphrase of {server.folder}/user: ".encode() in shown
     assert b"sesame" not in shown
+
+
+def test_a_passphrase_is_asked_for_by_a_program_where_there_is_no_terminal(
+    new_sshd: SshdMaker, trio: RunningPool, tmp_path: Path
+) -> None:
+    archive = Path(shutil.copy(DATA, tmp_path))
+    server = new_sshd.make()
+    (server.folder / "user").unlink()
+    keygen(server.folder / "user", passphrase="open sesame")
+    shutil.copy(server.folder / "user.pub", server.folder / "authorized_keys")
+    server.start()
+    program = tmp_path / "askpass"
+    program.write_text(f'#!/bin/sh\necho "$1" >>{tmp_path}/asked\necho open sesame\n')
+    program.chmod(0o755)
+    environment = clean_environment(tmp_path) | {"SSH_ASKPASS": str(program)}
+    command = [
+        *(TOOLS / "socketpool_client", "--ssh", server.alias),
+        *("--ssh-config", server.client_config, "--token-file", trio.state / "token"),
+        *(trio.host, str(trio.port), archive, *TRIO),
+    ]
+
+    def run(**more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            start_new_session=True,  # without a terminal
+            env=environment | more,
+            check=False,
+        )
+
+    refused = run()
+    assert refused.returncode == 5
+    assert f"{server.folder}/user is locked by a passphrase" in refused.stderr
+    result = run(DISPLAY=":none")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "asked").read_text() == f"passphrase of {server.folder}/user: \n"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("/usr/lib/openssh/sftp-server", 0, "changed: 22 members"),
+        ("echo Welcome to the pool", 5, "a login shell or a forced command answers"),
+        ("head -c 300 /dev/urandom", 5, "--token-file"),
+        ("printf '\\377\\377\\377\\377'", 5, "--token-file"),
+        ("/bin/false", 5, "--token-file"),
+    ],
+)
+def test_what_answers_instead_of_sftp_is_said_and_no_traceback(
+    new_sshd: SshdMaker, trio: RunningPool, tmp_path: Path, command: str, code: int, said: str
+) -> None:
+    archive = Path(shutil.copy(DATA, tmp_path))
+    server = new_sshd.start("there", f"ForceCommand {command}")
+    result = client(server, trio, archive, "--state-dir", trio.state)
+    assert result.returncode == code, result.stderr
+    assert said in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_an_ordinary_account_needs_no_token_here_for_its_own_pool_there(
