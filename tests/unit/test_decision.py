@@ -274,3 +274,7 @@ def test_the_next_start_is_of_the_service_that_has_least_and_was_not_refused() -
         order.append(chosen.port)
         waiting.remove(chosen)
     assert order == [2012, 2010, 2011]
+
+
+def test_a_new_process_of_one_that_an_operator_stopped_was_started_by_an_operator() -> None:
+    assert not instance("leased", operator_stopped=True).saw(7).operator_stopped
