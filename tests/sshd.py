@@ -57,6 +57,7 @@ Host {alias}
 
 CIPHERS = {
     "aes-gcm": "",
+    "chacha20": "Ciphers chacha20-poly1305@openssh.com",
     "aes-ctr with etm": "Ciphers aes256-ctr\nMACs hmac-sha2-256-etm@openssh.com",
     "aes-ctr with mac": "Ciphers aes256-ctr\nMACs hmac-sha2-256",
 }
@@ -174,6 +175,18 @@ class Sshd:
             check=False,
         )
         return done.returncode == 0
+
+    def ssh_config_of(self, destination: str) -> dict[str, str]:
+        """What OpenSSH's own client makes of a destination; nothing where it refuses it."""
+        done = subprocess.run(
+            ["ssh", "-F", self.client_config, "-G", destination],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        lines = done.stdout.splitlines() if done.returncode == 0 else []
+        return {name: value for name, _, value in (line.partition(" ") for line in lines)}
 
     def sessions(self) -> list[psutil.Process]:
         """The processes that serve connections."""

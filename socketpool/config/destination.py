@@ -1,16 +1,19 @@
-"""An SSH destination as users write it: ``[user@]host[:port]``.  Pure."""
+"""An SSH destination as users write it: ``[user@]host[:port]``, or a URI.  Pure."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from socketpool.config.values import check_port
 from socketpool.errors import UsageError
 
-# As OpenSSH does since 9.6: neither may look like an option, nor mean anything to a shell.
-_USER = re.compile(r"(?!-)[^\s'`\"$\\;&<>|(){}@\x00-\x1f\x7f]{1,128}(?<!\\)")
+# As OpenSSH does since 9.6: neither may look like an option, nor mean anything to a shell.  A user
+# may have a domain: ACME\\bob, carol@corp.example.
+_USER = re.compile(r"(?![-\s])(?!.*\s-)[^'`\"$;&<>|(){}\x00-\x1f\x7f]{1,128}(?<![\\\s])")
 _HOST = re.compile(r"(?!-)[^\s'`\"$\\;&<>|(){},@/\[\]\x00-\x1f\x7f]{1,253}")
+_SCHEME = "ssh://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,9 @@ class Destination:
     @classmethod
     def parse(cls, text: str) -> Destination:
         """Raises UsageError; an IPv6 address with a port goes in brackets."""
-        user, at, rest = text.removeprefix("ssh://").rpartition("@")
+        user, at, rest = text.removeprefix(_SCHEME).rpartition("@")
+        if text.startswith(_SCHEME):  # a URI: what would mean something in it is encoded
+            user, rest = unquote(user), rest.removesuffix("/")
         host, port = _split_port(rest)
         if (at and not _USER.fullmatch(user)) or not _HOST.fullmatch(host):
             raise UsageError(

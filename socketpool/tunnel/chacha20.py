@@ -38,13 +38,15 @@ class ChaCha20Poly1305:
         sealed += _stream(self._main, _ONE, number, packet[4:])
         return sealed + Poly1305.generate_tag(self._tag_key(number), sealed)
 
-    def open(self, number: int, sealed: memoryview) -> bytes:
-        """What a packet holds after its length; raises InvalidTag."""
-        body, tag = sealed[:-TAG_BYTES], sealed[-TAG_BYTES:]
-        made = Poly1305.generate_tag(self._tag_key(number), body)
-        if not hmac.compare_digest(made, tag):
+    def open(self, number: int, header: bytes, sealed: memoryview) -> bytes:
+        """What a packet holds after its length, which is still encrypted; raises InvalidTag."""
+        body = sealed[:-TAG_BYTES]
+        tag = Poly1305(self._tag_key(number))
+        tag.update(header)
+        tag.update(body)
+        if not hmac.compare_digest(tag.finalize(), sealed[-TAG_BYTES:]):
             raise InvalidTag
-        return _stream(self._main, _ONE, number, body[4:])
+        return _stream(self._main, _ONE, number, body)
 
     def _tag_key(self, number: int) -> bytes:
         return _stream(self._main, _ZERO, number, _POLY_KEY)

@@ -7,13 +7,12 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from paramiko.ssh_exception import ChannelException, SSHException
+from paramiko.ssh_exception import ChannelException, IncompatiblePeer, SSHException
 
 from socketpool.errors import PoolUnreachable
 from socketpool.tunnel.auth import Identities
 from socketpool.tunnel.channel import TunnelStream
 from socketpool.tunnel.failures import ForwardProhibited, HostUnreachable, TargetRefused, TunnelDown
-from socketpool.tunnel.opening import Openings
 from socketpool.tunnel.recognition import Recognition
 from socketpool.tunnel.threads import start, without_signals
 from socketpool.tunnel.transport import SshTransport
@@ -100,6 +99,8 @@ class Connector:
                     if accepted.path
                     else f"the key of {accepted.name} is trusted this time; no file remembers it"
                 )
+            for line in transport.packets.greeting:
+                self._note_once(line)
             UserAuth(transport, host, self._note_once).log_in(identities, self._ask)
         except BaseException:
             link.close_last()
@@ -139,15 +140,59 @@ def _shake_hands(transport: SshTransport, host: HostSettings) -> None:
     try:
         with without_signals():
             transport.start_client(event=done)
-        done.wait(host.connect_seconds)
+        in_time = done.wait(host.connect_seconds)
         transport.get_remote_server_key()  # raises unless it got so far in time
     except (SSHException, EOFError, OSError) as error:
-        text = str(transport.get_exception() or error) or "it closed the connection"
-        way = " through its ProxyCommand" if host.proxy_command else ""
-        raise HostUnreachable(
-            f"{host.name} does not answer as an SSH server{way}: {text}",
-            hint="is that the port of its sshd? has it too many connections?",
-        ) from None
+        raise _no_handshake(transport, host, error, in_time=in_time) from None
+
+
+def _no_handshake(
+    transport: SshTransport, host: HostSettings, error: Exception, *, in_time: bool
+) -> HostUnreachable:
+    """Why the host and we didn't get to encrypted packets, in words."""
+    greeting = " ".join(line for line in transport.packets.greeting if line).strip()
+    way = " through its ProxyCommand" if host.proxy_command else ""
+    for said, message, hint in _REFUSALS:
+        if said in greeting:
+            return HostUnreachable(f"{host.name} {message}: it says {greeting!r}", hint=hint)
+    if not in_time:
+        part = "begun the key exchange" if transport.remote_version else "greeted as sshd does"
+        return HostUnreachable(
+            f"{host.name} was reached{way} and has not {part} within {host.connect_seconds:g} s",
+            hint="the host may be slow or overloaded: ConnectTimeout in ssh_config gives it longer",
+        )
+    failure = transport.get_exception() or error
+    if isinstance(failure, IncompatiblePeer):
+        return HostUnreachable(
+            f"{host.name} and this side can't agree: {failure}",
+            hint="its sshd_config, or the ssh_config here, allows too little",
+        )
+    if greeting:
+        text = f"it says {greeting[:MAX_GREETING]!r}"
+    elif transport.remote_version:
+        text = transport.disconnect_reason or str(failure) or "it closed the connection"
+    else:
+        text = "it closed the connection without a word"
+    return HostUnreachable(
+        f"{host.name} does not answer as an SSH server{way}: {text}",
+        hint="is that the port of its sshd? Does it refuse this address (PerSourcePenalties, "
+        "hosts.deny), or has it too many connections?",
+    )
+
+
+MAX_GREETING = 300
+_REFUSALS = (
+    (
+        "Exceeded MaxStartups",
+        "has too many connections that are logging in",
+        "try again in a moment; MaxStartups in its sshd_config allows more",
+    ),
+    (
+        "Not allowed at this time",
+        "refuses this address for a while after failed logins",
+        "wait some minutes; PerSourcePenalties in its sshd_config says how long",
+    ),
+)
 
 
 class Link:
@@ -164,7 +209,6 @@ class Link:
         self.transport = transport
         self._wire = wire
         self._before = before
-        self._openings = Openings()
         self._packets = transport.packets
 
     def open(self, host: str, port: int) -> TunnelStream:
@@ -177,9 +221,7 @@ class Link:
     def open_channel(self, host: str, port: int) -> paramiko.Channel:
         """The bare channel of such a stream."""
         try:
-            return self._openings.run(
-                lambda: self._open("direct-tcpip", (host, port)), SSHException
-            )
+            return self._open("direct-tcpip", (host, port))
         except ChannelException as error:
             raise self._refusal(host, port, error.code) from None
         except (SSHException, EOFError, OSError) as error:
@@ -195,15 +237,7 @@ class Link:
         return self._open("session", None)
 
     def _open(self, kind: str, target: tuple[str, int] | None) -> paramiko.Channel:
-        started = time.monotonic()
-        try:
-            channel = self.transport.open_channel(
-                kind, target, ("127.0.0.1", 0) if target else None, timeout=OPEN_SECONDS
-            )
-        except SSHException as error:
-            if time.monotonic() - started > OPEN_SECONDS:
-                raise TimeoutError(str(error)) from None
-            raise
+        channel = self.transport.open_stream(kind, target, OPEN_SECONDS)
         self._packets.attach(channel)
         return channel
 

@@ -1,19 +1,22 @@
 """The packets of an SSH connection, read with fewer copies than paramiko makes.
 
 With AES-GCM a packet is decrypted where the wire has it, and what it carries for a channel goes
-straight into that channel's `Pipe`.  Everything else is left to paramiko.
+straight into that channel's `Pipe`; so it is with ChaCha20, which paramiko doesn't have.
+Everything else is left to paramiko.
 `tests/integration/tunnel/test_paramiko.py` tells when a release of it changes what this rests on.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+import time
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from cryptography.exceptions import InvalidTag
 from paramiko.message import Message
 from paramiko.packet import NeedRekeyException, Packetizer
 from paramiko.ssh_exception import SSHException
 
+from socketpool.tunnel.chacha20 import ChaCha20Poly1305
 from socketpool.tunnel.pipe import Pipe
 from socketpool.tunnel.wire import READ_AHEAD
 
@@ -25,13 +28,30 @@ if TYPE_CHECKING:
 
 IGNORE, CHANNEL_OPENED, CHANNEL_DATA, CHANNEL_CLOSE = 2, 91, 94, 97  # RFC 4250, section 4.1.2
 LENGTH_BYTES, TAG_BYTES = 4, 16
-MIN_PACKET = 16  # of AES-GCM, one block
+MIN_PACKET, MIN_CHACHA = 16, 8  # of AES-GCM and of ChaCha20, one block
+MAX_LINE = 8192
 
 
 class _Engine(Protocol):
     """What decrypts and verifies, as `cryptography` has it."""
 
     def decrypt(self, nonce: bytes, data: Buffer, associated_data: bytes) -> bytes: ...
+
+
+class _Sealer:
+    """ChaCha20 in the form in which paramiko calls AES-GCM; the length is encrypted too."""
+
+    def __init__(self, cipher: ChaCha20Poly1305, packets: Packets) -> None:
+        self._cipher = cipher
+        self._packets = packets
+        self.length = b""
+        """Of the packet that was sealed last, encrypted."""
+
+    def encrypt(self, _nonce: bytes, data: bytes, header: bytes) -> bytes:
+        """The packet after its length, with its tag."""
+        sealed = self._cipher.seal(self._packets.number_out, header + data)
+        self.length = sealed[:LENGTH_BYTES]
+        return sealed[LENGTH_BYTES:]
 
 
 class Packets(Packetizer):
@@ -47,9 +67,15 @@ class Packets(Packetizer):
     def __init__(self, wire: Wire) -> None:
         super().__init__(wire)  # type: ignore[arg-type]  # as of Transport
         self._wire = wire
+        self.greeting: list[str] = []
+        """Lines that the host said before its version, as far as they are few and short."""
         self._engine: _Engine | None = None
+        self._chacha: ChaCha20Poly1305 | None = None
+        self._sealer: _Sealer | None = None
         self._nonce_start, self._nonce_count = b"", 0  # RFC 5647, section 7.1
         self._number = 0
+        self.number_out = -1  # the version is no packet
+        """The number of the packet that is sent next."""
         self._bytes_left = self.REKEY_BYTES
         self._packets_left = self.REKEY_PACKETS
         self._pipes: dict[int, Pipe] = {}
@@ -72,11 +98,53 @@ class Packets(Packetizer):
     def set_inbound_cipher(self, block_engine: Any, *rest: Any, **named: Any) -> None:
         """From now on packets come encrypted with this."""
         super().set_inbound_cipher(block_engine, *rest, **named)
-        self._engine = block_engine if named["aead"] else None
-        if named["aead"]:
+        self._chacha = block_engine if isinstance(block_engine, ChaCha20Poly1305) else None
+        self._engine = block_engine if named["aead"] and self._chacha is None else None
+        if self._engine is not None:
             iv: bytes = named["iv_in"]
             self._nonce_start, self._nonce_count = iv[:4], int.from_bytes(iv[4:], "big")
         self._bytes_left, self._packets_left = self.REKEY_BYTES, self.REKEY_PACKETS
+
+    def set_outbound_cipher(self, block_engine: Any, *rest: Any, **named: Any) -> None:
+        """From now on packets are sent encrypted with this."""
+        if isinstance(block_engine, ChaCha20Poly1305):
+            block_engine = self._sealer = _Sealer(block_engine, self)
+        else:
+            self._sealer = None
+        super().set_outbound_cipher(block_engine, *rest, **named)
+
+    def reset_seqno_out(self) -> None:
+        """Count the packets that are sent from 0 again."""
+        super().reset_seqno_out()
+        self.number_out = 0
+
+    def write_all(self, out: Buffer) -> None:
+        """Send a packet, or the version; paramiko holds its lock."""
+        if self._sealer is not None:
+            out = self._sealer.length + memoryview(out)[LENGTH_BYTES:]
+        super().write_all(out)
+        self.number_out = (self.number_out + 1) & 0xFFFFFFFF
+
+    def readline(self, timeout: float) -> str:
+        """A line of what the host says first; raises EOFError, TimeoutError or ValueError."""
+        deadline = time.monotonic() + timeout
+        line = b""
+        while not line.endswith(b"\n"):
+            if len(line) > MAX_LINE:
+                raise ValueError("it says a line that does not end")
+            try:
+                more = self._wire.recv(1)
+            except TimeoutError:
+                if self.closed or time.monotonic() > deadline:
+                    raise
+                continue
+            if not more:
+                raise EOFError
+            line += more
+        text = line.decode("utf-8", "replace").rstrip("\r\n")
+        if not text.startswith("SSH-"):
+            self.greeting.append(text)
+        return text
 
     def reset_seqno_in(self) -> None:
         """Count the packets from 0 again."""
@@ -86,12 +154,12 @@ class Packets(Packetizer):
     def read_message(self) -> tuple[int, Message]:
         """The next packet that is not data of a channel; called by paramiko's thread alone."""
         while True:
-            if self._engine is None:
+            if self._engine is None and self._chacha is None:
                 kind, message = super().read_message()
                 self._number = message.seqno + 1
                 carried = self._carry(kind, message.asbytes())
             else:
-                packet, end = self._decrypt(self._engine)
+                packet, end = self._decrypt()
                 kind = packet[1]
                 carried = self._carry(kind, packet[2:end])
                 if not carried:
@@ -140,16 +208,17 @@ class Packets(Packetizer):
         self._attached.discard(number)
         self._ended.discard(number)
 
-    def _decrypt(self, engine: _Engine) -> tuple[memoryview, int]:
+    def _decrypt(self) -> tuple[memoryview, int]:
         """A packet, from its padding's length on, and where its padding begins."""
         header = bytes(self._take(LENGTH_BYTES, between=True))
-        length = int.from_bytes(header, "big")
-        if not MIN_PACKET <= length <= READ_AHEAD - TAG_BYTES:
+        clear, smallest = header, MIN_PACKET
+        if self._chacha is not None:
+            clear, smallest = self._chacha.crypt_length(self._number, header), MIN_CHACHA
+        length = int.from_bytes(clear, "big")
+        if not smallest <= length <= READ_AHEAD - TAG_BYTES:
             raise SSHException(f"a packet of {length} bytes")
-        nonce = self._nonce_start + self._nonce_count.to_bytes(8, "big")
-        self._nonce_count = (self._nonce_count + 1) & 0xFFFFFFFFFFFFFFFF
         try:
-            packet = engine.decrypt(nonce, self._take(length + TAG_BYTES), header)
+            packet = self._open(header, self._take(length + TAG_BYTES))
         except InvalidTag:
             raise SSHException("a packet that was changed on its way") from None
         end = length - packet[0]
@@ -157,6 +226,14 @@ class Packets(Packetizer):
             raise SSHException("a packet that is all padding")
         self._count(length + LENGTH_BYTES + TAG_BYTES)
         return memoryview(packet), end
+
+    def _open(self, header: bytes, sealed: memoryview) -> bytes:
+        if self._chacha is not None:
+            return self._chacha.open(self._number, header, sealed)
+        nonce = self._nonce_start + self._nonce_count.to_bytes(8, "big")
+        self._nonce_count = (self._nonce_count + 1) & 0xFFFFFFFFFFFFFFFF
+        engine = cast("_Engine", self._engine)
+        return engine.decrypt(nonce, sealed, header)
 
     def _take(self, size: int, *, between: bool = False) -> memoryview:
         if self._fed and self._wire.ahead < size:

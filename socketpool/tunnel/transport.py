@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 import paramiko
 from paramiko.kex_curve25519 import KexCurve25519
 from paramiko.message import Message
-from paramiko.ssh_exception import IncompatiblePeer
+from paramiko.ssh_exception import ChannelException, IncompatiblePeer, SSHException
 
 from socketpool.errors import ConfigError
 from socketpool.tunnel.certificates import CERTIFIED
+from socketpool.tunnel.chacha20 import KEY_BYTES, ChaCha20Poly1305
+from socketpool.tunnel.chacha20 import NAME as CHACHA20
 from socketpool.tunnel.hostkeys import HostKey
 from socketpool.tunnel.packets import Packets
 from socketpool.tunnel.wire import WINDOW
@@ -26,13 +30,17 @@ if TYPE_CHECKING:
 CIPHERS = (
     # the fastest first
     *("aes128-gcm@openssh.com", "aes256-gcm@openssh.com"),
-    *("aes128-ctr", "aes192-ctr", "aes256-ctr"),
+    *("aes128-ctr", "aes192-ctr", "aes256-ctr", CHACHA20),
 )
 MACS = (
     *("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com"),
     *("hmac-sha2-256", "hmac-sha2-512", "hmac-sha1"),
 )
 CURVE25519 = "curve25519-sha256"
+CHANNEL_OPEN = b"\x5a"  # RFC 4250, section 4.1.2
+ORIGIN = ("127.0.0.1", 0)
+ALIVE_CHECK_SECONDS = 0.1
+"""How often it is looked whether the connection still stands."""
 MAX_REASON = 300
 PACKET = 1 << 16
 """Largest packet that we take; with the usual 32 KiB sshd sends a quarter as fast."""
@@ -60,10 +68,30 @@ KEX = (
 )
 
 
+class _Opening:
+    """A channel whose opening the host has not answered yet."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self.channel = channel
+        self.done = threading.Event()
+        self.code: int | None = None
+        self.reason = ""
+        self.abandoned = False
+
+
 class SshTransport(paramiko.Transport):
     """An SSH connection whose packets are read by `Packets`."""
 
     _kex_info = paramiko.Transport._kex_info | {CURVE25519: KexCurve25519}  # type: ignore[attr-defined]
+    _cipher_info = paramiko.Transport._cipher_info | {  # type: ignore[attr-defined]
+        CHACHA20: {
+            "class": ChaCha20Poly1305,
+            "block-size": 8,
+            "iv-size": 12,  # as paramiko expects it; the packets' numbers are the nonces
+            "key-size": KEY_BYTES,
+            "is_aead": True,
+        }
+    }
     _preferred_kex: tuple[str, ...] = KEX
 
     def __init__(self, wire: Wire, host: HostSettings, recognition: Recognition) -> None:
@@ -74,6 +102,7 @@ class SshTransport(paramiko.Transport):
             default_max_packet_size=PACKET,
             packetizer_class=Packets,
         )
+        self._openings: dict[int, _Opening] = {}
         self._preferred_ciphers = _chosen("Ciphers", host.ciphers, CIPHERS)
         self._preferred_macs = _chosen("MACs", host.macs, MACS)
         self._preferred_kex = _chosen("KexAlgorithms", host.kex, self._preferred_kex)
@@ -102,6 +131,65 @@ class SshTransport(paramiko.Transport):
         if key.public_blob is None:
             return HostKey(key.get_name(), key.asbytes())
         return HostKey(key.public_blob.key_type, key.public_blob.key_blob)
+
+    def open_stream(
+        self, kind: str, target: tuple[str, int] | None, seconds: float
+    ) -> paramiko.Channel:
+        """Open a channel; raises ChannelException with the host's own reason for this one.
+
+        paramiko's own `open_channel` raises what happened last to any channel.  Also raises
+        TimeoutError, after which a channel that opens all the same is closed, and SSHException when
+        the connection ends.
+        """
+        inner = cast("Any", self)
+        with self.lock:
+            number: int = inner._next_channel()
+            channel = paramiko.Channel(number)
+            opening = self._openings[number] = _Opening(channel)
+            inner._channels.put(number, channel)
+            self.channels_seen[number] = True
+            cast("Any", channel)._set_transport(self)
+            cast("Any", channel)._set_window(WINDOW, PACKET)
+        message = Message()
+        message.add_byte(CHANNEL_OPEN)
+        message.add_string(kind)
+        for value in (number, WINDOW, PACKET):
+            message.add_int(value)
+        if target is not None:
+            for host, port in (target, ORIGIN):
+                message.add_string(host)
+                message.add_int(port)
+        inner._send_user_message(message)
+        deadline = time.monotonic() + seconds
+        while not opening.done.wait(ALIVE_CHECK_SECONDS):
+            if not self.is_active():
+                raise SSHException("the connection ended")
+            if time.monotonic() > deadline:
+                with self.lock:
+                    if not opening.done.is_set():
+                        opening.abandoned = True
+                        raise TimeoutError(f"no answer within {seconds:g} s")
+        if opening.code is not None:
+            raise ChannelException(opening.code, opening.reason)
+        return channel
+
+    def _parse_channel_open_success(self, m: Message) -> None:
+        opening = self._openings.pop(m.get_int(), None)
+        m.rewind()
+        super()._parse_channel_open_success(m)  # type: ignore[misc]
+        if opening is not None:
+            with self.lock:
+                opening.done.set()
+            if opening.abandoned:
+                opening.channel.close()
+
+    def _parse_channel_open_failure(self, m: Message) -> None:
+        number = m.get_int()
+        opening = self._openings.pop(number, None)
+        if opening is not None:
+            cast("Any", self)._channels.delete(number)
+            opening.code, opening.reason = m.get_int(), m.get_text()
+            opening.done.set()
 
     def _parse_disconnect(self, m: Message) -> None:
         m.get_int()

@@ -90,7 +90,7 @@ class UserAuth:
         try:
             self._log_in(identities, ask, tried)
         except (_Ended, SSHException, EOFError, OSError) as error:
-            reason = self._transport.disconnect_reason
+            reason = self._transport.disconnect_reason or self.banner
             if tried or reason:
                 raise _refused(
                     self._host, tried, f"and then closed the connection{_said(reason)}"

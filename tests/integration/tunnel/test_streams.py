@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import socket
@@ -23,10 +24,11 @@ from tunnels import (
 )
 from waiting import eventually
 
+from socketpool.errors import SocketpoolError
 from socketpool.tunnel.failures import ForwardProhibited, TargetRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sshd import Sshd, SshdMaker
 
@@ -186,6 +188,50 @@ def test_refusals_at_once_are_each_told_their_own_reason(new_sshd: SshdMaker) ->
     with tunnel_through(server) as tunnel, ThreadPoolExecutor(16) as workers:
         found = list(workers.map(reason, range(64)))
     assert found == [ForwardProhibited, TargetRefused] * 32
+
+
+def test_a_target_that_hangs_or_refuses_holds_nobody_else_up(new_sshd: SshdMaker) -> None:
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.create_server((HOST, 0), backlog=0))
+        for _ in range(2):  # from then on the kernel drops who wants to connect
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        with socket.create_server((HOST, 0)) as closed:
+            refusing = closed.getsockname()[1]
+        tunnel = stack.enter_context(tunnel_through(new_sshd.start()))
+        echoing = stack.enter_context(serving(echo))
+        hanging = threading.Thread(
+            target=suppressed(tunnel.dial), args=(HOST, full.getsockname()[1])
+        )
+        hanging.start()
+        eventually(lambda: tunnel.link().transport._openings, "the opening")
+        done = []
+
+        def others() -> None:
+            for _ in range(5):
+                with pytest.raises(TargetRefused):
+                    tunnel.dial(HOST, refusing)
+                with tunnel.dial(HOST, echoing) as stream:
+                    stream.sendall(b"ping")
+                    done.append(stream.recv(4))
+
+        busy = [threading.Thread(target=others) for _ in range(3)]
+        for thread in busy:
+            thread.start()
+        for thread in busy:
+            thread.join(15)
+        assert hanging.is_alive()
+        assert done == [b"ping"] * 15
+    hanging.join()
+
+
+def suppressed(action: Callable[..., object]) -> Callable[..., None]:
+    def run(*arguments: object) -> None:
+        with contextlib.suppress(SocketpoolError):
+            action(*arguments)
+
+    return run
 
 
 @pytest.mark.parametrize("family", CIPHERS)

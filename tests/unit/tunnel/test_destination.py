@@ -33,6 +33,12 @@ TOKENS = Tokens(
         ("me@host", ("host", "me", None)),
         ("me@host:2222", ("host", "me", 2222)),
         ("ssh://me@host:22", ("host", "me", 22)),
+        ("ssh://host:2222/", ("host", None, 2222)),
+        ("ssh://carol%40corp@host", ("host", "carol@corp", None)),
+        ("carol%40corp@host", ("host", "carol%40corp", None)),
+        ("carol@corp.example@host", ("host", "carol@corp.example", None)),
+        ("ACME\\bob@host:22", ("host", "ACME\\bob", 22)),
+        ("Bob Smith@host", ("host", "Bob Smith", None)),
         ("[::1]:2222", ("::1", None, 2222)),
         ("me@[fe80::1]", ("fe80::1", "me", None)),
         ("::1", ("::1", None, None)),
@@ -50,7 +56,8 @@ def test_a_destination_is_taken_apart(text: str, parts: tuple[str, str | None, i
     [
         *("", "@host", "-oProxyCommand=x", "a@-F/tmp/x", "-l@host", "ho st", "host:", "host:0"),
         *("host:x", "$(id)@host", "`id`", "host;id", "a@host/x", "a'b", "host\n", "\\@h", "a,b"),
-        "host:99999",
+        *("host:99999", "ssh://host/path", "ssh://%2doProxyCommand@host", "a -b@host", " a@host"),
+        *("ssh://a%0ab@host", "ssh://a%27@host"),
     ],
 )
 def test_what_could_be_an_option_or_a_command_is_none(text: str) -> None:
