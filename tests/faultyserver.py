@@ -121,7 +121,7 @@ class Faults:
         )
         assert found == 1
         # Without a shortest time up supervisord starts it again at once, however often it dies.
-        path.write_text(conf.replace("startsecs=5", "startsecs=0"))
+        path.write_text(conf.replace("startsecs=1", "startsecs=0"))
         pool.supervisorctl("update", "pool-server")
         pool.await_server()
 

@@ -167,7 +167,20 @@ class Pool:
         write_settings(state, self._settings, spec_texts(self._settings, state))
 
     def _is_ready(self) -> bool:
-        return self._get("/readyz", {}) is not None
+        """Whether the pool serves, and supervisord shows so.
+
+        supervisord calls the pool server RUNNING after its startsecs, a second; until then one
+        that ends counts as failing to start, and is started again after growing pauses.
+        """
+        return self._get("/readyz", {}) is not None and self._server_state() == "RUNNING"
+
+    def _server_state(self) -> str:
+        """What supervisord says of the pool server; empty when it can't be asked."""
+        try:
+            processes = self._supervisor.processes()
+        except SupervisorUnreachable:
+            return ""
+        return next((p.state for p in processes if p.name == conf.POOL_SERVER), "")
 
     def _get(self, path: str, headers: dict[str, str]) -> bytes | None:
         """The pool server's answer, if it is a good one."""
@@ -190,17 +203,13 @@ class Pool:
                 "supervisord ended by itself: " + _joined(self._printed.last_lines(5)),
                 hint=f"look into {self._state.logs / 'supervisord.log'}",
             )
-        try:
-            processes = self._supervisor.processes()
-        except SupervisorUnreachable:
-            return  # it isn't up yet
-        for process in processes:
-            if process.name == conf.POOL_SERVER and process.state == "BACKOFF":
-                log = self._state.logs / f"{conf.POOL_SERVER}.log"
-                raise PoolFailed(
-                    "the pool server does not start: " + _joined(last_lines(log, 5)),
-                    hint=f"look into {log}",
-                )
+        # EXITED: it ended after supervisord had called it RUNNING, before it was ready.
+        if self._server_state() in {"BACKOFF", "EXITED"}:
+            log = self._state.logs / f"{conf.POOL_SERVER}.log"
+            raise PoolFailed(
+                "the pool server does not start: " + _joined(last_lines(log, 5)),
+                hint=f"look into {log}",
+            )
 
 
 def _prepare() -> None:

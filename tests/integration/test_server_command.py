@@ -299,8 +299,12 @@ def test_a_state_directory_with_odd_characters_works(new_pool: PoolMaker) -> Non
     pool = new_pool.launch(folder, path, ports)
     with pool.leased("probe", "web") as lease:
         assert "x" in ask_probe(lease, "write", name="x")
-    # supervisord calls it so after its startsecs.
-    eventually(lambda: "RUNNING" in pool.supervisorctl("status", "pool-server"), "RUNNING")
+    assert "RUNNING" in pool.supervisorctl("status", "pool-server")
+
+
+def test_a_pool_that_says_it_is_ready_is_shown_as_running(new_pool: PoolMaker) -> None:
+    pool = new_pool.start(SMALL)
+    assert "RUNNING" in pool.supervisorctl("status", "pool-server")
 
 
 def test_the_environment_names_the_state_directory(new_pool: PoolMaker) -> None:
