@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from pools import RunningPool
 
-# A job in the background is started with SIGINT ignored, and so would be whatever tests start.
+# A job in the background is started with SIGINT ignored, one under nohup with SIGHUP ignored, and
+# so would be whatever tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # No deadline: the machine may be busy.  No database: the tests leave nothing in the checkout.
 settings.register_profile("socketpool", deadline=None, database=None)
