@@ -16,9 +16,7 @@ from socketpool.cli.reporters import PlainReporter
 if TYPE_CHECKING:
     from socketpool.client.reporter import Step
     from socketpool.client.summary import Summary
-
-MEMBERS = "vendor"
-"""The kind of step that counts in members; the others count in bytes."""
+    from socketpool.core.servicekinds import ServiceKind
 
 _NAME_WIDTH = 12
 _AMOUNT_WIDTH = 15
@@ -71,14 +69,19 @@ class BarReporter(PlainReporter):
             self._bars = None
 
 
+def _counts_members(task: Task) -> bool:
+    kind: ServiceKind | None = task.fields["kind"]
+    return kind is not None and kind.facts.counts_members
+
+
 class _Amount(ProgressColumn):
     """``12.3/45.6 MB`` or ``12/34``."""
 
     def render(self, task: Task) -> Text:
-        if task.total is None or (task.fields["kind"] == MEMBERS and task.total <= 1):
+        if task.total is None or (_counts_members(task) and task.total <= 1):
             return Text("done" if task.finished else "")
         done, total = int(task.completed), int(task.total)
-        if task.fields["kind"] == MEMBERS:
+        if _counts_members(task):
             return Text(f"{done:,}/{total:,}")
         unit, suffix = filesize.pick_unit_and_suffix(total, ["B", "kB", "MB", "GB", "TB"], 1000)
         digits = 0 if unit == 1 else 1
@@ -89,7 +92,7 @@ class _Detail(ProgressColumn):
     """Rate and time left, or the vendor's own words."""
 
     def render(self, task: Task) -> Text:
-        if task.fields["kind"] == MEMBERS:
+        if _counts_members(task):
             return Text(_cut_left(task.fields["text"], _TEXT_WIDTH), style="dim")
         speed = task.finished_speed or task.speed
         if not speed:

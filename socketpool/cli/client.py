@@ -18,7 +18,7 @@ from socketpool.cli.progress import with_reporter
 from socketpool.cli.reporters import JsonReporter
 from socketpool.cli.sshoptions import accept_new_option, ssh_config_option, ssh_option
 from socketpool.client.jobs import split_words
-from socketpool.client.steps import KINDS
+from socketpool.core.servicekinds import ServiceKind
 from socketpool.errors import SocketpoolError, UsageError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _find(word: str) -> Path | None:
 
 def _names_a_file(word: str) -> bool:
     """Without a pool that tells its services, the usual ones are no files."""
-    return word not in KINDS and _exists(word)
+    return word not in set(ServiceKind) and _exists(word)
 
 
 def _exists(word: str) -> bool:

@@ -18,6 +18,7 @@ from socketpool.config.models import DEFAULT_PORTS
 from socketpool.config.settings import Settings, load_settings
 from socketpool.config.statedir import StateDir, default_root
 from socketpool.config.values import Address
+from socketpool.core.servicekinds import ServiceKind
 from socketpool.errors import SocketpoolError, UsageError
 from socketpool.supervision.daemon import Pool
 from socketpool.supervision.notify import say_ready
@@ -122,8 +123,8 @@ def _announce(settings: Settings, state: StateDir, pool: Pool) -> None:
     where = "" if default else f" --state-dir {shlex.quote(str(state.root))}"
     click.echo(f"look further:  supervisorctl -c {shlex.quote(str(state.supervisord_conf))} status")
     steps = [
-        next((s.name for s in settings.services.values() if s.client == kind), "")
-        for kind in ("upload", "vendor", "download")
+        next((s.name for s in settings.services.values() if s.client is kind), "")
+        for kind in ServiceKind
     ]
     if all(steps):
         click.echo(

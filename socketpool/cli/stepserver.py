@@ -11,6 +11,7 @@ import socketpool
 from socketpool.cli.base import HELP_NAMES, HostType, HowtoCommand, PortType, run, say, tell
 from socketpool.cli.foreground import Stop, Stopper, free_port, warn_exposed, warn_root
 from socketpool.config.values import Address
+from socketpool.core.servicekinds import ServiceKind
 from socketpool.development.standalone import Instance, Tie, find_service, open_state
 from socketpool.errors import UsageError
 from socketpool.system.hostfacts import resolve
@@ -23,8 +24,6 @@ _FOLDER = click.Path(file_okay=False, exists=True, path_type=Path)
 
 LISTENING = "listening"
 """The runner's log entry from which on clients may come."""
-
-_CLIENTS = {"upload": "uploader_client", "vendor": "vendor_client", "download": "downloader_client"}
 
 
 def _server(name: str) -> Callable[[Callable[..., int]], click.Command]:
@@ -62,7 +61,7 @@ _replace_option = click.option(
 def uploader(*, filename: Path, replace: bool, **given: Any) -> int:
     """Store what arrives."""
     file = filename.absolute()
-    return _serve("upload", Tie(file, file, replace), **given)
+    return _serve(ServiceKind.UPLOAD, Tie(file, file, replace), **given)
 
 
 @_server("vendor_server")
@@ -72,18 +71,18 @@ def vendor(*, filename: Path, output: Path | None, replace: bool, **given: Any) 
     """Process a file as what was uploaded."""
     file = filename.absolute()
     result = output or file.with_name(f"{file.stem}.processed{file.suffix}")
-    return _serve("vendor", Tie(file, result.absolute(), replace), **given)
+    return _serve(ServiceKind.VENDOR, Tie(file, result.absolute(), replace), **given)
 
 
 @_server("downloader_server")
 def downloader(*, filename: Path, **given: Any) -> int:
     """Send a file as what was processed."""
     file = filename.absolute()
-    return _serve("download", Tie(file, file, replace=True), **given)
+    return _serve(ServiceKind.DOWNLOAD, Tie(file, file, replace=True), **given)
 
 
 def _serve(
-    kind: str, tie: Tie, *, ip: str, port: int, service: Path | None, state_dir: Path | None
+    kind: ServiceKind, tie: Tie, *, ip: str, port: int, service: Path | None, state_dir: Path | None
 ) -> int:
     """Run an instance until a signal; returns the exit code."""
     _check(tie)
@@ -136,17 +135,17 @@ def _follow(output: Iterator[dict[str, Any]], announce: Callable[[], None]) -> N
             say(trace)
 
 
-def _announce(kind: str, listen: Address, tie: Tie, instance: Instance) -> None:
+def _announce(kind: ServiceKind, listen: Address, tie: Tie, instance: Instance) -> None:
     tell(f"{kind} ready at {listen.host} port {listen.port}")
-    if kind == "upload":
+    if kind is ServiceKind.UPLOAD:
         tell(f"  stores what arrives as {tie.result}")
-    elif kind == "vendor":
+    elif kind is ServiceKind.VENDOR:
         tell(f"  processes {tie.file} into {tie.result}")
     else:
         tell(f"  sends {tie.file}")
     tell(f"token file:    {instance.token_file}")
     tell(
-        f"use it:        {_CLIENTS[kind]} {listen.host} {listen.port} site.zip "
+        f"use it:        {kind.facts.client_command} {listen.host} {listen.port} site.zip "
         f"--lease {instance.token_file}"
     )
     tell("stop it:       Ctrl-C")

@@ -7,12 +7,13 @@ import secrets
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from urllib.parse import quote
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from socketpool.client.dial import dial_tcp
 from socketpool.client.exchange import MAX_ANSWER_BYTES, Exchanges, Reply, no_pool_server
 from socketpool.client.retries import Patience
 from socketpool.config.values import DEFAULT_URL, check_host, check_url
+from socketpool.core.servicekinds import ServiceKind
 from socketpool.errorregistry import API_ERRORS, api_fallback
 from socketpool.errors import (
     NoCapacity,
@@ -29,6 +30,14 @@ ASK_AGAIN = frozenset({429, 503})
 """The statuses whose ``Retry-After`` is obeyed: over a quota, and nothing to be had now."""
 
 
+def _known_kind(value: object) -> object:
+    """A kind that only newer releases know is as none: this release can't run it."""
+    return None if isinstance(value, str) and value not in set(ServiceKind) else value
+
+
+_Kind = Annotated[ServiceKind | None, BeforeValidator(_known_kind)]
+
+
 class _Answer(BaseModel):
     """What is read of an answer; whatever else a newer server says is ignored."""
 
@@ -42,7 +51,7 @@ class Leased(_Answer):
     host: Annotated[str, AfterValidator(check_host)]
     port: Annotated[int, Field(ge=1, le=65535)]
     instance: str
-    client: str | None = None
+    client: _Kind = None
     url: Annotated[str, AfterValidator(check_url)] = DEFAULT_URL
     """Its form, with ``{host}`` and ``{port}``: whoever tunnels it puts others in their place."""
 
@@ -69,7 +78,7 @@ class CatalogueEntry(_Answer):
     """A service that the pool offers, and the kind of its client portion."""
 
     service: str
-    client: str | None = None
+    client: _Kind = None
 
 
 class Drained(_Answer):
@@ -155,7 +164,7 @@ class PoolClient:
         """What became of the request that led to a lease, or to a refusal with a reference."""
         return dict(self._request("GET", f"/v1/leases/{quote(reference, safe='')}/story"))
 
-    def kinds(self) -> dict[str, str | None]:
+    def kinds(self) -> dict[str, ServiceKind | None]:
         """The services of the catalogue, and the kind of the client portion of each."""
         answer = self._request("GET", "/v1/services")
         entries = answer if isinstance(answer, list) else [answer]

@@ -19,6 +19,7 @@ from socketpool.client.reporter import Reporter, Step
 from socketpool.client.serviceclients import DownloadClient, Portion, UploadClient, VendorClient
 from socketpool.client.summary import SentLine, Summary
 from socketpool.config.values import Address
+from socketpool.core.servicekinds import ServiceKind
 from socketpool.errors import ArchiveError, SocketpoolError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Trip:
     def __init__(
         self,
         job: Job,
-        kinds: Mapping[str, str | None],
+        kinds: Mapping[str, ServiceKind | None],
         server: str,
         wishes: Wishes,
         reporter: Reporter,
@@ -103,9 +104,9 @@ class Trip:
             portion: Portion
             kind = self._kinds[name]
             match kind:
-                case "upload":
+                case ServiceKind.UPLOAD:
                     portion = self._uploader
-                case "vendor":
+                case ServiceKind.VENDOR:
                     portion = self._wishes.vendor_client()
                 case _:
                     portion = DownloadClient(returned)
@@ -113,7 +114,7 @@ class Trip:
             run_portion(
                 portion, service, self.summary, self._reporter, check_lease, must_answer=False
             )
-            if kind == "download":
+            if kind is not None and kind.facts.gives_archive:
                 self._report = merge_returned(
                     self._path,
                     returned,
@@ -173,7 +174,7 @@ def run_portion(
 ) -> None:
     """Run the client portion of a service, told to the reporter; see `run_step`."""
     address = str(Address(host=service.host, port=service.port))
-    reporter.step(Step(summary.file, service.service, service.client or "", address))
+    reporter.step(Step(summary.file, service.service, service.client, address))
     run_step(portion, check_lease=check_lease, note=reporter.note, must_answer=must_answer)
     reporter.step_done()
     summary.reports += [

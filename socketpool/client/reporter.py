@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from socketpool.client.summary import Summary
+    from socketpool.core.servicekinds import ServiceKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +16,8 @@ class Step:
 
     file: str
     service: str
-    kind: str
-    """``upload``, ``vendor`` or ``download``: what its progress counts in, bytes or members."""
+    kind: ServiceKind | None
+    """By which it is known whether its progress counts bytes or members."""
     address: str
 
 

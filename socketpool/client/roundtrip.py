@@ -19,6 +19,7 @@ from socketpool.client.reporter import Reporter
 from socketpool.client.steps import check_order
 from socketpool.client.summary import Summary
 from socketpool.config.values import Address
+from socketpool.core.servicekinds import ServiceKind
 from socketpool.errors import PoolUnreachable, TimedOut
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Run:
         self.done: list[Summary] = []
         """The files that are finished."""
 
-    def run(self, kinds: Mapping[str, str | None]) -> None:
+    def run(self, kinds: Mapping[str, ServiceKind | None]) -> None:
         """Do it, given the kinds of the pool's services; raises the first `SocketpoolError`.
 
         The files that are `done` by then stay as they are; all others are untouched.
@@ -91,7 +92,7 @@ class Run:
                 source = open_source(job.path)
                 stack.callback(source.close)
                 trip = self._trip(job, scratch, kinds)
-                trip.prepare(source, returns="download" in {kinds[n] for n in job.services})
+                trip.prepare(source, returns=ServiceKind.DOWNLOAD in map(kinds.get, job.services))
                 trips.append(trip)
             services = list(dict.fromkeys(name for job in self._jobs for name in job.services))
             with leased(self._client, services, wait=self._wishes.wait) as lease:
@@ -100,7 +101,7 @@ class Run:
                     self.done.append(trip.summary)
                     self._reporter.summary(trip.summary)
 
-    def _trip(self, job: Job, scratch: Path, kinds: Mapping[str, str | None]) -> Trip:
+    def _trip(self, job: Job, scratch: Path, kinds: Mapping[str, ServiceKind | None]) -> Trip:
         server = str(Address(host=self._client.host, port=self._client.port))
         return Trip(job, kinds, server, self._wishes, self._reporter, self._dial, scratch)
 

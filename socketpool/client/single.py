@@ -25,6 +25,7 @@ from socketpool.client.reporter import Reporter
 from socketpool.client.serviceclients import DownloadClient, Portion, UploadClient
 from socketpool.client.summary import Summary
 from socketpool.config.values import Address
+from socketpool.core.servicekinds import ServiceKind
 from socketpool.errors import ArchiveError, NotAuthorised, ServiceFailed, UsageError
 from socketpool.protocol.session import STEP_ID
 
@@ -76,7 +77,7 @@ class SingleStep:
             note_plan(self._summary, plan, source, uploader)
             # Noted first of all, so that nothing leaves whose return would have to be refused.
             with _noted(uploader.imploded.manifest, manifest):
-                self._run(uploader, "upload")
+                self._run(uploader, ServiceKind.UPLOAD)
         self._summary.manifest = str(manifest)
         return self._finish()
 
@@ -89,7 +90,7 @@ class SingleStep:
         """
         portion = self._wishes.vendor_client()
         with _attempted(portion, self._path, f"{self._place} {self._token}"):
-            self._run(portion, "vendor")
+            self._run(portion, ServiceKind.VENDOR)
         return self._finish()
 
     def download(self) -> Summary:
@@ -103,7 +104,7 @@ class SingleStep:
         manifest = Manifest.read(at)
         with tempfile.TemporaryDirectory(prefix="socketpool-") as scratch:
             returned = Path(scratch) / "returned.zip"
-            self._run(DownloadClient(returned), "download")
+            self._run(DownloadClient(returned), ServiceKind.DOWNLOAD)
             limits = find_policy(self._path, self._wishes.policy).limits
             merge_returned(
                 self._path, returned, manifest, self._wishes, self._summary, limits=limits
@@ -112,7 +113,7 @@ class SingleStep:
             at.unlink(missing_ok=True)
         return self._finish()
 
-    def _run(self, portion: Portion, kind: str) -> None:
+    def _run(self, portion: Portion, kind: ServiceKind) -> None:
         host, port = self._place
         service = Leased(service=kind, host=host, port=port, instance="", client=kind)
         portion.assign(service, self._token, self._dial, self._reporter.progress)

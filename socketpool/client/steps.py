@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from socketpool.core.servicekinds import ServiceKind
 from socketpool.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-KINDS = ("upload", "vendor", "download")
-"""The kinds of client portions."""
-
-ORDER_HINT = "the usual order is: upload vendor download"
+ORDER_HINT = f"the usual order is: {' '.join(ServiceKind)}"
 
 
-def check_order(services: Sequence[str], kinds: Mapping[str, str | None]) -> None:
+def check_order(services: Sequence[str], kinds: Mapping[str, ServiceKind | None]) -> None:
     """Raise :class:`UsageError` unless the services exist and can be run in this order.
 
     ``kinds`` maps each service of the pool to the kind of its client portion, if it has one.  An
@@ -28,56 +26,56 @@ def check_order(services: Sequence[str], kinds: Mapping[str, str | None]) -> Non
             raise UsageError(
                 f"no service is named {name!r}", hint="known services: " + ", ".join(sorted(kinds))
             )
-    done: dict[str, str] = {}
+    done: dict[ServiceKind, str] = {}
     """The last step so far of each kind, by its name."""
     for name in services:
         kind = kinds[name]
+        if kind is None:
+            raise UsageError(
+                f"{name!r} is a plain program, with no client portion to run",
+                hint=f"to use it, lease it: socketpool lease {name}",
+            )
+        needs = kind.facts.needs
+        if needs is not None and needs not in done:
+            raise UsageError(
+                f"{name!r} can't run yet: it needs {needs.facts.step} before it", hint=ORDER_HINT
+            )
         match kind:
-            case "upload":
+            case ServiceKind.UPLOAD:
                 _check_upload(name, done)
-            case "vendor":
+            case ServiceKind.VENDOR:
                 _check_vendor(name, done)
-            case "download":
+            case ServiceKind.DOWNLOAD:
                 _check_download(name, done)
-            case _:
-                raise UsageError(
-                    f"{name!r} is a plain program, with no client portion to run",
-                    hint=f"to use it, lease it: socketpool lease {name}",
-                )
         done[kind] = name
-    if "upload" in done and "vendor" not in done:
+    if ServiceKind.UPLOAD in done and ServiceKind.VENDOR not in done:
         raise UsageError(
-            f"nothing uses what {done['upload']!r} sends: no vendor step comes after it",
+            f"nothing uses what {done[ServiceKind.UPLOAD]!r} sends: no vendor step comes after it",
             hint=ORDER_HINT,
         )
 
 
-def _check_upload(name: str, done: Mapping[str, str]) -> None:
-    if "upload" not in done:
+def _check_upload(name: str, done: Mapping[ServiceKind, str]) -> None:
+    if ServiceKind.UPLOAD not in done:
         return
-    if "vendor" in done:
-        problem = f"it discards what {done['vendor']!r} did before it"
+    if ServiceKind.VENDOR in done:
+        problem = f"it discards what {done[ServiceKind.VENDOR]!r} did before it"
     else:
-        problem = f"nothing uses what {done['upload']!r} sends before it"
+        problem = f"nothing uses what {done[ServiceKind.UPLOAD]!r} sends before it"
     raise UsageError(f"{name!r} can't run here: {problem}", hint=ORDER_HINT)
 
 
-def _check_vendor(name: str, done: Mapping[str, str]) -> None:
-    if "upload" not in done:
-        raise UsageError(f"{name!r} can't run yet: it needs an upload before it", hint=ORDER_HINT)
-    if "download" in done:
+def _check_vendor(name: str, done: Mapping[ServiceKind, str]) -> None:
+    if ServiceKind.DOWNLOAD in done:
         raise UsageError(
             f"nothing fetches what {name!r} does: it comes after the download", hint=ORDER_HINT
         )
 
 
-def _check_download(name: str, done: Mapping[str, str]) -> None:
-    if "vendor" not in done:
+def _check_download(name: str, done: Mapping[ServiceKind, str]) -> None:
+    if ServiceKind.DOWNLOAD in done:
+        before = done[ServiceKind.DOWNLOAD]
         raise UsageError(
-            f"{name!r} can't run yet: it needs a vendor step before it", hint=ORDER_HINT
-        )
-    if "download" in done:
-        raise UsageError(
-            f"{name!r} has nothing to fetch: {done['download']!r} fetches everything before it",
+            f"{name!r} has nothing to fetch: {before!r} fetches everything before it",
             hint=ORDER_HINT,
         )

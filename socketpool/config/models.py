@@ -11,6 +11,7 @@ from socketpool.config.clients import ClientName, ClientSettings
 from socketpool.config.fields import Count, Duration, Listen, Ports, ServiceName, Size, Strict
 from socketpool.config.values import DEFAULT_URL, Address, check_host, check_url
 from socketpool.core.ports import PortRange
+from socketpool.core.servicekinds import ServiceKind
 
 PLACEHOLDERS = ("host", "port", "workspace", "python", "folder")
 """What ``{...}`` may name in a command or an environment value."""
@@ -178,7 +179,7 @@ class ServiceFile(Strict):
     description: Annotated[str, StringConstraints(min_length=1, max_length=500)]
     command: _Arguments | None = None
     sdk: Sdk | None = None
-    client: Literal["upload", "vendor", "download"] | None = None
+    client: ServiceKind | None = None
     url: Annotated[str, AfterValidator(check_url)] = DEFAULT_URL
     warm: Count = 1
     max: Count = 8
@@ -204,7 +205,8 @@ class ServiceFile(Strict):
     def _consistent(self) -> Self:
         if (self.command is None) == (self.sdk is None):
             raise ValueError("give either command (any program) or sdk (a Python file and class)")
-        if self.sdk is not None and self.sdk.executable is not None and self.client != "vendor":
+        is_program = self.sdk is not None and self.sdk.executable is not None
+        if is_program and self.client is not ServiceKind.VENDOR:
             raise ValueError("sdk.executable: such a program is a vendor; say client: vendor")
         if self.client is not None and self.sdk is None:
             raise ValueError("client: only a service written with the SDK has a client portion")

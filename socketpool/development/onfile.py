@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from socketpool.core.servicekinds import ServiceKind
 from socketpool.errors import ServiceFailed
 from socketpool.logs import log_to_stderr
 from socketpool.rsi.runner.parent import Runner, read_spec
@@ -40,7 +41,7 @@ class FileRunner(Runner):
         if on_file is None:
             raise ValueError(f"the specification of {spec.name} names no file")
         self._service = partial(
-            _KINDS[on_file.client],
+            _KINDS[ServiceKind(on_file.client)],
             service=self._service,
             file=Path(on_file.file),
             result=Path(on_file.result),
@@ -157,7 +158,11 @@ class _Sends(OnFile):
         self._bring_in(self.workspace.root / "step-000000-file.zip")
 
 
-_KINDS: dict[str, type[OnFile]] = {"upload": _Stores, "vendor": _Processes, "download": _Sends}
+_KINDS: dict[ServiceKind, type[OnFile]] = {
+    ServiceKind.UPLOAD: _Stores,
+    ServiceKind.VENDOR: _Processes,
+    ServiceKind.DOWNLOAD: _Sends,
+}
 
 
 def main(argv: list[str]) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from socketpool.config.settings import Service
     from socketpool.config.values import Address
+    from socketpool.core.servicekinds import ServiceKind
 
 LEASE = "development"
 STOP_SECONDS = 3.0
@@ -52,10 +53,10 @@ class Tie(NamedTuple):
     """Whether a file that is there already may be replaced."""
 
 
-def find_service(kind: str, folder: Path | None) -> Service:
+def find_service(kind: ServiceKind, folder: Path | None) -> Service:
     """The shipped service of a kind, or the one in a folder; raises ConfigError."""
     service = read_service((folder or shipped_catalogue() / kind).resolve())
-    if service.client != kind:
+    if service.client is not kind:
         raise ConfigError(
             f"{service.folder}: its client portion is {service.client or 'none'}, not {kind}",
             hint=f"a service for this command says client: {kind} in its service.yml",
@@ -178,7 +179,7 @@ class Instance:
             argv=["{python}", "-P", "-u", "-m", module, "{spec}", "{port}"],
             notify="",  # nobody waits for it but the reader of its log
             on_file=FileSpec(
-                client=self._service.client or "",
+                client=str(self._service.client),
                 file=str(self._tie.file),
                 result=str(self._tie.result),
                 replace=self._tie.replace,

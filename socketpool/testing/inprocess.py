@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from socketpool.config.settings import Service
     from socketpool.config.statedir import StateDir
+    from socketpool.core.servicekinds import ServiceKind
 
 TTL = 60.0
 POLL_SECONDS = 0.01
@@ -183,7 +184,7 @@ class InProcessPool:
                 instance.leased = False
             self._changed.notify_all()
 
-    def kinds(self) -> dict[str, str | None]:
+    def kinds(self) -> dict[str, ServiceKind | None]:
         """The services, and the kind of the client portion of each."""
         return {name: i.service.client for name, i in self._instances.items()}
 

@@ -22,6 +22,7 @@ from socketpool.archive.writer import Entry, write_archive
 from socketpool.client.api import Leased
 from socketpool.client.serviceclients import DownloadClient, Portion, VendorClient
 from socketpool.config.settings import read_service
+from socketpool.core.servicekinds import ServiceKind
 from socketpool.credentials.fence import Fence, Tenure
 from socketpool.credentials.tokens import LeaseClaim, LeaseTokens, read_secret
 from socketpool.errors import ConfigError, SocketpoolError
@@ -120,7 +121,7 @@ def _subject(vendor: type[VendorServer] | Path | str, state: StateDir) -> _Subje
     if isinstance(vendor, type):
         return _Subject(vendor, SessionLimits(), {})
     service = read_service(Path(vendor).resolve())
-    if service.sdk is None or service.client != "vendor":
+    if service.sdk is None or service.client is not ServiceKind.VENDOR:
         raise ConfigError(
             f"{service.name!r} is no vendor", hint="InProcessPool runs services of any kind"
         )

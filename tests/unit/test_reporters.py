@@ -16,10 +16,11 @@ from socketpool.cli.reporters import JsonReporter, PlainReporter
 from socketpool.cli.summarytext import summary_lines
 from socketpool.client.reporter import Reporter, Step
 from socketpool.client.summary import Summary
+from socketpool.core.servicekinds import ServiceKind
 from socketpool.errors import UsageError
 
-UPLOAD = Step("a.zip", "upload", "upload", "127.0.0.1:21000")
-VENDOR = Step("a.zip", "shout", "vendor", "127.0.0.1:21010")
+UPLOAD = Step("a.zip", "upload", ServiceKind.UPLOAD, "127.0.0.1:21000")
+VENDOR = Step("a.zip", "shout", ServiceKind.VENDOR, "127.0.0.1:21010")
 SUMMARY = Summary("a.zip", "127.0.0.1:1", lease="l", members=3, sent=1, changed=1)
 
 
@@ -118,7 +119,7 @@ def test_each_file_has_bars_of_its_own_and_its_name_above(
 ) -> None:
     reporter, screen = drawn(monkeypatch)
     for name in ("one.zip", "two.zip"):
-        reporter.step(Step(name, "upload", "upload", "127.0.0.1:1"))
+        reporter.step(Step(name, "upload", ServiceKind.UPLOAD, "127.0.0.1:1"))
         reporter.step_done()
         reporter.summary(Summary(name, "127.0.0.1:1"))
     reporter.close()

@@ -5,10 +5,15 @@ from __future__ import annotations
 import pytest
 
 from socketpool.client.steps import check_order
+from socketpool.core.servicekinds import ServiceKind
 from socketpool.errors import UsageError
 
-KINDS = {"upload": "upload", "vendor": "vendor", "minify": "vendor", "download": "download"} | {
-    "web": None
+KINDS = {
+    "upload": ServiceKind.UPLOAD,
+    "vendor": ServiceKind.VENDOR,
+    "minify": ServiceKind.VENDOR,
+    "download": ServiceKind.DOWNLOAD,
+    "web": None,
 }
 
 

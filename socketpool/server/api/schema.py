@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from socketpool.core.servicekinds import ServiceKind
+
 MOST_SERVICES = 16
 LONGEST_WAIT = 300.0
 
@@ -36,7 +38,9 @@ class LeasedService(BaseModel):
     host: str
     port: int
     instance: str
-    client: str | None = Field(description="the client portion it works with; null for a plain one")
+    client: ServiceKind | None = Field(
+        description="the client portion it works with; null for a plain one"
+    )
     url: str = Field(description="the form of its URL: {host} and {port} are to be filled in")
 
 
@@ -80,7 +84,7 @@ class ServiceView(BaseModel):
 
     service: str
     description: str
-    client: str | None
+    client: ServiceKind | None
     url: str = Field(description="the form of its URL")
     warm: int
     max: int
