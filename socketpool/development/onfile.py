@@ -63,8 +63,8 @@ class OnFile(ServiceServer):
         result: Path,
         replace: bool,
     ) -> None:
+        self._inner = service(stream, workspace, limits)  # asked for by `converse` at once
         super().__init__(stream, workspace, limits)
-        self._inner = service(stream, workspace, limits)
         self._file = file
         self._result = result
         self._replace = replace
