@@ -9,10 +9,14 @@ import pytest
 from hypothesis import settings
 from pools import PROBE, WEB, PoolMaker
 
+from tests.support.skips import pytest_runtest_makereport
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pools import RunningPool
+
+__all__ = ["new_pool", "pytest_runtest_makereport", "shared_pool"]
 
 # A job in the background is started with SIGINT ignored, one under nohup with SIGHUP ignored, and
 # so would be whatever tests start.
