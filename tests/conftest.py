@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
-from pools import PROBE, WEB, PoolMaker
 
+from tests.support.pools import PROBE, WEB, PoolMaker
 from tests.support.skips import pytest_runtest_makereport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 __all__ = ["new_pool", "pytest_runtest_makereport", "shared_pool"]
 

@@ -22,20 +22,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import psutil
-from pools import PROBE, WEB, PoolMaker, belongings, listening, shipped
-from waiting import eventually
 
 from socketpool.client.api import PoolClient
 from socketpool.client.roundtrip import RoundTrip, Wishes
 from socketpool.errors import SocketpoolError
+from tests.support.pools import PROBE, WEB, PoolMaker, belongings, listening, shipped
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from pools import RunningPool
-
     from socketpool.client.api import ClientLease
+    from tests.support.pools import RunningPool
 
 STEPS = ("upload", "vendor", "download")
 SERVICES = ("probe", "web", *STEPS)

@@ -10,7 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from pools import clean_environment
+
+from tests.support.pools import clean_environment
 
 ROOT = Path(__file__).parents[2]
 STEPS = ("uploader", "vendor", "downloader")

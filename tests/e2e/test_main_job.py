@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from members import PROCESSED, assert_processed, entries
-from pools import TOOLS, clean_environment, run_tool, shipped
-from waiting import eventually
+
+from tests.support.members import PROCESSED, assert_processed, entries
+from tests.support.pools import TOOLS, clean_environment, run_tool, shipped
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pools import PoolMaker, RunningPool
+    from tests.support.pools import PoolMaker, RunningPool
 
 DATA = Path(__file__).parent.parent / "data"
 TRIO = ("upload", "vendor", "download")
@@ -37,7 +38,7 @@ def pool(shipped_maker: PoolMaker) -> RunningPool:
 
 @pytest.fixture(scope="module")
 def shipped_maker() -> Iterator[PoolMaker]:
-    from pools import PoolMaker
+    from tests.support.pools import PoolMaker
 
     with PoolMaker() as maker:
         yield maker

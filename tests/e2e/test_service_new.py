@@ -9,13 +9,14 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
-from pools import PoolMaker, clean_environment, run_tool
+
+from tests.support.pools import PoolMaker, clean_environment, run_tool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 KINDS = {"my-vendor": [], "my-program": ["--program"], "my-plain": ["--plain"]}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from soak import soak, start
+from tests.soak import soak, start
 
 if TYPE_CHECKING:
-    from pools import PoolMaker
+    from tests.support.pools import PoolMaker
 
 
 def test_a_pool_holds_no_more_after_two_minutes_of_mixed_load_than_before(

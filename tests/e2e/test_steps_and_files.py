@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pools import PoolMaker, run_tool, shipped
-from stepservers import serving
+
+from tests.support.pools import PoolMaker, run_tool, shipped
+from tests.support.stepservers import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 DATA = Path(__file__).parent.parent / "data"
 TRIO = ("upload", "vendor", "download")
@@ -237,7 +238,7 @@ def test_a_reader_that_has_had_enough_does_not_end_the_work(
     pool: RunningPool, home: Path, processed: dict[str, bytes]
 ) -> None:
     """``socketpool_client ... --json | head -1``."""
-    from pools import TOOLS, clean_environment
+    from tests.support.pools import TOOLS, clean_environment
 
     process = subprocess.Popen(
         [

@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pools import WEB, ask_probe, connects, place
-from waiting import eventually
+
+from tests.support.pools import WEB, ask_probe, connects, place
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from pools import PoolMaker, RunningPool
+    from tests.support.pools import PoolMaker, RunningPool
 
 
 def test_a_lease_has_the_services_in_the_order_asked(shared_pool: RunningPool) -> None:

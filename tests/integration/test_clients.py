@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from pools import PROBE, WEB, PoolMaker, ask_probe, kill, run_tool
 
 from socketpool.config.clients import token_hash
 from socketpool.credentials.tokens import LeaseClaim, LeaseTokens
 from socketpool.errors import NotAuthorised
+from tests.support.pools import PROBE, WEB, PoolMaker, ask_probe, kill, run_tool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 ACME, SHOP = "token-of-acme-" + "a" * 20, "token-of-shop-" + "s" * 20
 SERVICES = {"probe": PROBE | {"warm": 2, "max": 2}, "web": WEB | {"warm": 1, "max": 1}}

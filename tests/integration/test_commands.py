@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from pools import PROBE, TOOLS, clean_environment, connects, run_tool
-from waiting import eventually
 
 from socketpool.cli import client, main
 from socketpool.cli.base import exit_code_of
 from socketpool.config.values import Address
+from tests.support.pools import PROBE, TOOLS, clean_environment, connects, run_tool
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from pools import PoolMaker, RunningPool
+    from tests.support.pools import PoolMaker, RunningPool
 
 HERE = str(Path(__file__).parents[1] / "data" / "webflow-site.zip")
 COMMANDS = (

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from instances import Instance, running_instance
-from waiting import eventually
 
 from socketpool.archive.policy import find_policy
 from socketpool.archive.sources import open_source
@@ -21,6 +19,8 @@ from socketpool.protocol.frames import Kind, read_header, read_text, send, send_
 from socketpool.protocol.session import await_event, errors_of_service
 from socketpool.protocol.transfer import FileTransfer
 from socketpool.system.filerange import FileRange
+from tests.support.instances import Instance, running_instance
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from socketpool.credentials.tokens import LeaseClaim

@@ -7,12 +7,12 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-from pools import WEB, run_tool
+from tests.support.pools import WEB, run_tool
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pools import PoolMaker
+    from tests.support.pools import PoolMaker
 
 
 def examine(state: Path, *arguments: object) -> tuple[int, list[dict[str, Any]]]:

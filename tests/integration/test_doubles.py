@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from pools import PoolMaker, ended, kill, run_tool
-from waiting import eventually
 
 from socketpool.testing import Double, write_double
+from tests.support.pools import PoolMaker, ended, kill, run_tool
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 WORKS = """
 from socketpool.rsi import VendorServer

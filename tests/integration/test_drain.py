@@ -7,15 +7,16 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from invariants import assert_consistent
-from pools import PROBE, WEB, PoolMaker, ask_probe, kill, place, run_tool
-from waiting import eventually
+
+from tests.support.invariants import assert_consistent
+from tests.support.pools import PROBE, WEB, PoolMaker, ask_probe, kill, place, run_tool
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from subprocess import CompletedProcess
 
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 
 @pytest.fixture(scope="module")

@@ -10,21 +10,21 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pools import PoolMaker, run_tool, session, shipped
-from waiting import eventually
 
 from socketpool.errors import ArchiveError, ServiceFailed
 from socketpool.protocol.blocks import send_file_block
 from socketpool.protocol.filesource import OpenFile
 from socketpool.protocol.session import await_event
 from socketpool.rsi.tree import PATH_BYTES
-from tests.archives import canonical
+from tests.support.archives import canonical
+from tests.support.pools import PoolMaker, run_tool, session, shipped
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 NEIGHBOUR = 'for d in ../../*/; do [ "$d" -ef .. ] || neighbour=$(cd "$d"; pwd -P); done\n'
 """The workspace of another lease, as a vendor that looks around finds it."""

@@ -8,15 +8,16 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pools import ended, run_tool, shipped
-from waiting import eventually
+
+from tests.support.pools import ended, run_tool, shipped
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pools import PoolMaker, RunningPool
+    from tests.support.pools import PoolMaker, RunningPool
 
 TRIO = ("upload", "vendor", "download")
 
@@ -61,7 +62,7 @@ class TellsPaths(VendorServer):
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[RunningPool]:
-    from pools import PoolMaker
+    from tests.support.pools import PoolMaker
 
     services = {name: program(script) for name, script in PROGRAMS.items()}
     services["tells"]["environment"] = {"SECRET_OF_VENDOR": "configured"}

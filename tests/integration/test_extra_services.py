@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import yaml
-from aside import Aside
-from pools import PoolMaker, belongings, command_of, kill, run_tool
-from waiting import eventually
 
 from socketpool.config.settings import extra_catalogue
+from tests.support.aside import Aside
+from tests.support.pools import PoolMaker, belongings, command_of, kill, run_tool
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 START_POSTGRES = extra_catalogue() / "postgres" / "start_postgres.py"
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from pools import PROBE, WEB, PoolMaker, ask_probe, belongings, connects, kill, place
-from waiting import eventually
 
 from socketpool.credentials.fence import Fence
 from socketpool.errors import NoCapacity, NotAuthorised
+from tests.support.pools import PROBE, WEB, PoolMaker, ask_probe, belongings, connects, kill, place
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 SMALL = PROBE | {"warm": 1, "max": 2}
 ONE = PROBE | {"warm": 1, "max": 1}

@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from aside import Aside
-from instances import Instance, running_instance
-from waiting import eventually
 
 from socketpool.credentials.tokens import LeaseClaim, LeaseTokens
 from socketpool.errors import NotAuthorised
@@ -22,6 +19,9 @@ from socketpool.protocol.frames import VERSION, Kind
 from socketpool.protocol.session import await_event
 from socketpool.rsi.runner.parent import MOST_GREETING
 from socketpool.rsi.runner.sessionprocess import HANDSHAKE_SECONDS
+from tests.support.aside import Aside
+from tests.support.instances import Instance, running_instance
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,19 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from invariants import assert_consistent
-from pools import PROBE, WEB, PoolMaker, ask_probe, ended, kill, place, run_tool, session
-from traffic import Traffic
-from waiting import eventually
 
 from socketpool.errors import SocketpoolError
 from socketpool.protocol.blocks import send_line_block
+from tests.support.invariants import assert_consistent
+from tests.support.pools import (
+    PROBE,
+    WEB,
+    PoolMaker,
+    ask_probe,
+    ended,
+    kill,
+    place,
+    run_tool,
+    session,
+)
+from tests.support.traffic import Traffic
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 QUICK = {"readiness": {"interval": "300ms", "timeout": "1s"}}
 RETRY = {"retry_first": "200ms", "retry_most": "1s"}

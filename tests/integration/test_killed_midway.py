@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from gates import Gates
-from pools import TOOLS, PoolMaker, clean_environment, kill
-from waiting import eventually
+
+from tests.support.gates import Gates
+from tests.support.pools import TOOLS, PoolMaker, clean_environment, kill
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 TRIO = ("upload", "vendor", "download")
 CONTENT = os.urandom(32 << 20)

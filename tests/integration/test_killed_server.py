@@ -7,17 +7,17 @@ import http.client
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from faultyserver import Faults
-from invariants import assert_all_free, assert_consistent
-from pools import PROBE, WEB, PoolMaker, ask_probe, place
-from waiting import eventually
 
 from socketpool.errors import NotAuthorised
+from tests.support.faultyserver import Faults
+from tests.support.invariants import assert_all_free, assert_consistent
+from tests.support.pools import PROBE, WEB, PoolMaker, ask_probe, place
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pools import Answer, RunningPool
+    from tests.support.pools import Answer, RunningPool
 
 BOTH = ("probe", "web")
 LOST = (OSError, http.client.HTTPException)

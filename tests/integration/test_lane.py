@@ -12,11 +12,12 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from pools import PROBE
-from waiting import eventually
+
+from tests.support.pools import PROBE
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from pools import PoolMaker, RunningPool
+    from tests.support.pools import PoolMaker, RunningPool
 
 
 class Answer(NamedTuple):

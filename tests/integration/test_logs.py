@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pools import WEB
-from waiting import eventually
+from tests.support.pools import WEB
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from pools import PoolMaker
+    from tests.support.pools import PoolMaker
 
 MEGABYTE = 1024 * 1024
 CHATTER = """

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 import pytest
-from invariants import assert_all_free, assert_consistent
-from pools import PROBE, WEB, PoolMaker, ask_probe, kill, place, session
-from waiting import eventually
 
 from socketpool.protocol.blocks import send_line_block
 from socketpool.protocol.session import await_event
 from socketpool.server.leases.queue import MOST_WAITING
+from tests.support.invariants import assert_all_free, assert_consistent
+from tests.support.pools import PROBE, WEB, PoolMaker, ask_probe, kill, place, session
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 SLOTS = 10
 SPARE = 8

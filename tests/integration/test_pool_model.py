@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
-from faultyserver import Faults
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -16,15 +15,16 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from invariants import assert_all_free, assert_consistent
-from pools import PROBE, WEB, PoolMaker, ask_probe, connects, kill
-from waiting import eventually
 
 from socketpool.config.clients import token_hash
 from socketpool.errors import NotAuthorised, PoolUnreachable
+from tests.support.faultyserver import Faults
+from tests.support.invariants import assert_all_free, assert_consistent
+from tests.support.pools import PROBE, WEB, PoolMaker, ask_probe, connects, kill
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from pools import Answer, RunningPool
+    from tests.support.pools import Answer, RunningPool
 
 TOKENS = {"": None, "acme": "token-of-acme-" + "a" * 20}
 CLIENTS = {"acme": {"token": token_hash(str(TOKENS["acme"])), "services": ["probe"], "leases": 1}}

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from pools import PoolMaker, place, shipped
 
 from socketpool.client.api import Leased
 from socketpool.client.dial import dial_tcp
@@ -22,13 +21,14 @@ from socketpool.client.single import SingleStep
 from socketpool.errors import ArchiveError, ServiceFailed
 from socketpool.protocol.blocks import send_file_block
 from socketpool.protocol.filesource import OpenFile
-from tests.archives import canonical
+from tests.support.archives import canonical
+from tests.support.pools import PoolMaker, place, shipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 MEMBERS = 12
 CLIENTS, STEPS = 4, 3

@@ -6,12 +6,12 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from waiting import eventually
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pools import PoolMaker
+    from tests.support.pools import PoolMaker
 
 LATE = """
 import os, pathlib, socket, sys, time
@@ -60,7 +60,7 @@ def test_a_program_that_notifies_is_ready_only_when_it_says_so(
 def test_an_instance_that_said_so_before_is_ready_after_a_restart_of_the_pool_server(
     new_pool: PoolMaker,
 ) -> None:
-    from pools import PROBE, ask_probe
+    from tests.support.pools import PROBE, ask_probe
 
     pool = new_pool.start({"probe": PROBE | {"warm": 1}})
     pool.supervisorctl("restart", "pool-server")

@@ -6,9 +6,10 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import psutil
-from invariants import assert_consistent
-from pools import PROBE, WEB, PoolMaker, ask_probe, ended, kill, run_tool
-from waiting import eventually
+
+from tests.support.invariants import assert_consistent
+from tests.support.pools import PROBE, WEB, PoolMaker, ask_probe, ended, kill, run_tool
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,15 +9,25 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from invariants import assert_consistent
-from pools import PROBE, PROBE_CODE, TOOLS, WEB, PoolMaker, ask_probe, clean_environment, run_tool
-from traffic import Traffic
-from waiting import eventually
+
+from tests.support.invariants import assert_consistent
+from tests.support.pools import (
+    PROBE,
+    PROBE_CODE,
+    TOOLS,
+    WEB,
+    PoolMaker,
+    ask_probe,
+    clean_environment,
+    run_tool,
+)
+from tests.support.traffic import Traffic
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 TWO = {
     "probe": PROBE | {"warm": 2, "max": 4},

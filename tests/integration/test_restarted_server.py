@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from pools import PoolMaker, kill, run_tool, shipped
-from waiting import eventually
 
 from socketpool.client.reporter import Reporter
 from socketpool.client.roundtrip import RoundTrip, Wishes
+from tests.support.pools import PoolMaker, kill, run_tool, shipped
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pools import RunningPool
-
     from socketpool.client.reporter import Step
+    from tests.support.pools import RunningPool
 
 SITE = Path(__file__).parents[1] / "data" / "webflow-site.zip"
 STEPS = ("upload", "vendor", "download")

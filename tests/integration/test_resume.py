@@ -12,19 +12,19 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from pools import PoolMaker, place, shipped
 
 from socketpool.client.dial import dial_tcp
 from socketpool.client.reporter import Reporter
 from socketpool.client.roundtrip import RoundTrip, Wishes
 from socketpool.client.single import SingleStep
 from socketpool.protocol.frames import VERSION, Kind
+from tests.support.pools import PoolMaker, place, shipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 SIZE = 64 << 20
 CUTS = 50

@@ -14,13 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from pools import PROBE, TOOLS, WEB, clean_environment, connects, ended, kill, run_tool
-from waiting import eventually
+
+from tests.support.pools import (
+    PROBE,
+    TOOLS,
+    WEB,
+    clean_environment,
+    connects,
+    ended,
+    kill,
+    run_tool,
+)
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pools import PoolMaker, RunningPool
+    from tests.support.pools import PoolMaker, RunningPool
 
 TELLS = (
     "import json, os; print(json.dumps({n: v for n, v in os.environ.items() "

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import yaml
-from pools import (
+
+from socketpool.cli.base import exit_code_of
+from socketpool.cli.server import command
+from tests.support.pools import (
     PROBE,
     TOOLS,
     WEB,
@@ -27,13 +30,10 @@ from pools import (
     place,
     run_tool,
 )
-from waiting import eventually
-
-from socketpool.cli.base import exit_code_of
-from socketpool.cli.server import command
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from pools import PoolMaker, RunningPool
+    from tests.support.pools import PoolMaker, RunningPool
 
 SMALL = {"probe": PROBE | {"warm": 1, "max": 2}}
 

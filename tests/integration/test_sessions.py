@@ -8,19 +8,19 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pools import PROBE, ask_probe, connects, ended, place, session
-from waiting import eventually
 
 from socketpool.credentials.tokens import LeaseClaim, LeaseTokens
 from socketpool.errors import NotAuthorised, ServiceFailed, SocketpoolError, TimedOut
 from socketpool.protocol.blocks import read_line_block, send_line_block
 from socketpool.protocol.frames import ConnectionCut
 from socketpool.protocol.session import await_event, greet
+from tests.support.pools import PROBE, ask_probe, connects, ended, place, session
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 MIB = 1 << 20
 
@@ -38,7 +38,7 @@ LIMITED = PROBE | {
 
 @pytest.fixture(scope="module")
 def limited_pool() -> Iterator[RunningPool]:
-    from pools import PoolMaker
+    from tests.support.pools import PoolMaker
 
     with PoolMaker() as maker:
         yield maker.start({"probe": LIMITED}, lease={"ttl": "30s", "max": "10m"})

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from invariants import assert_all_free, assert_consistent
-from pools import PROBE, PoolMaker, ask_probe, ended, place, session
-from waiting import eventually
 
 from socketpool.errors import NotAuthorised, SocketpoolError
 from socketpool.protocol.blocks import read_line_block, send_line_block
 from socketpool.protocol.session import await_event
+from tests.support.invariants import assert_all_free, assert_consistent
+from tests.support.pools import PROBE, PoolMaker, ask_probe, ended, place, session
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 ONE = PROBE | {"warm": 1, "max": 1}
 

@@ -9,17 +9,24 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pools import PROBE, PoolMaker, belongings, place, run_tool, session, shipped
-from startstate import FRESH, WRITE_REPORT, odd_signals, read_report, reporter, signals_of
 
 from socketpool.protocol.blocks import read_line_block, send_line_block
 from socketpool.protocol.session import await_event
+from tests.support.pools import PROBE, PoolMaker, belongings, place, run_tool, session, shipped
+from tests.support.startstate import (
+    FRESH,
+    WRITE_REPORT,
+    odd_signals,
+    read_report,
+    reporter,
+    signals_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 PLAIN = f'({WRITE_REPORT}); shift; exec "$@"'
 

@@ -8,17 +8,17 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from invariants import assert_all_free, assert_consistent, fenced
-from pools import PROBE, WEB, PoolMaker, ask_probe, kill
-from waiting import eventually
 
 from socketpool.errors import ServiceFailed
+from tests.support.invariants import assert_all_free, assert_consistent, fenced
+from tests.support.pools import PROBE, WEB, PoolMaker, ask_probe, kill
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import yaml
-from pools import TOOLS, clean_environment, connects, ended, kill, run_tool
-from stepservers import serving
-from waiting import eventually
 
 from socketpool.client.dial import dial_tcp
 from socketpool.client.single import SingleStep
+from tests.support.pools import TOOLS, clean_environment, connects, ended, kill, run_tool
+from tests.support.stepservers import serving
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from stepservers import StepServer
+    from tests.support.stepservers import StepServer
 
 SITE = Path(__file__).parents[1] / "data" / "webflow-site.zip"
 SLOW = """

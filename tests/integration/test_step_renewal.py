@@ -9,14 +9,15 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
-from gates import Gates
-from pools import TOOLS, PoolMaker, run_tool
+
+from tests.support.gates import Gates
+from tests.support.pools import TOOLS, PoolMaker, run_tool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 TTL = 10.0
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import paramiko
 import pytest
-from aside import Aside
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -28,6 +27,7 @@ from socketpool.protocol.blocks import (
 from socketpool.protocol.filesource import OpenFile
 from socketpool.protocol.frames import MAX_LINE_BYTES, ConnectionCut, Stream
 from socketpool.protocol.transfer import FileTransfer, TransferState
+from tests.support.aside import Aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

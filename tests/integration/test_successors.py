@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from invariants import assert_consistent
-from pools import PROBE, WEB, PoolMaker, run_tool
-from waiting import eventually
+from tests.support.invariants import assert_consistent
+from tests.support.pools import PROBE, WEB, PoolMaker, run_tool
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 RETRY = {"retry_first": "200ms", "retry_most": "1s", "port_rest": "100ms"}
 

@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import yaml
-from pools import PROBE_CODE, WEB, command_of, connects, ended
-from waiting import eventually
 
 from socketpool.errors import (
     ArchiveError,
@@ -33,6 +31,8 @@ from socketpool.protocol.blocks import read_line_block, send_line_block
 from socketpool.protocol.session import await_event, greet
 from socketpool.rsi import VendorServer
 from socketpool.testing import Double, InProcessPool, Progress, process, write_double
+from tests.support.pools import PROBE_CODE, WEB, command_of, connects, ended
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

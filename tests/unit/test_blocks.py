@@ -10,7 +10,6 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from aside import Aside
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +23,7 @@ from socketpool.protocol.blocks import (
 from socketpool.protocol.filesource import OpenFile
 from socketpool.protocol.frames import MAX_LINE_BYTES, VERSION, ConnectionCut, Kind, ProtocolError
 from socketpool.protocol.transfer import TRANSFER, FileTransfer, TransferState
+from tests.support.aside import Aside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

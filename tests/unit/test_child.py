@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from startstate import odd_signals, read_report, reporter
-from waiting import eventually
 
 from socketpool.client.child import exit_code
+from tests.support.startstate import odd_signals, read_report, reporter
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from startstate import FRESH, odd_signals, read_report, reporter
 
 from socketpool.supervision import launch
 from socketpool.supervision.launch import (
@@ -23,6 +22,7 @@ from socketpool.supervision.launch import (
     SpecRefused,
     fill,
 )
+from tests.support.startstate import FRESH, odd_signals, read_report, reporter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from waiting import eventually
 
 from socketpool.system.listeners import Listeners, is_stopped
 from socketpool.system.processes import child_of
+from tests.support.waiting import eventually
 
 GRANDCHILD = """
 import os, socket, sys, time

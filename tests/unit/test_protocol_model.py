@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aside import Aside
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
@@ -34,6 +33,7 @@ from socketpool.protocol.session import (
 from socketpool.protocol.transfer import TRANSFER, FileTransfer, TransferEvent, TransferState
 from socketpool.rsi.runner.workspace import Workspace
 from socketpool.rsi.service import ServiceServer, SessionLimits
+from tests.support.aside import Aside
 
 MAX_SIZE = 10_000
 TOKEN = "right"

@@ -7,10 +7,10 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from waiting import eventually
 
 from socketpool.errors import TimedOut
 from socketpool.rsi.runner.slots import Slots
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,6 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from waiting import eventually
 
 from socketpool.credentials.fence import Fence, Tenure
 from socketpool.credentials.tokens import LeaseClaim
@@ -15,6 +14,7 @@ from socketpool.errors import NotAuthorised, ServiceFailed, TimedOut
 from socketpool.rsi.interfaces import NotLocked
 from socketpool.rsi.runner import workspace
 from socketpool.rsi.runner.workspace import Workspace, WorkspaceLock
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from machine import Machine
+
+from tests.support.machine import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from machine import ACCESS, ROOT, client
-from members import assert_processed
+
+from tests.support.machine import ACCESS, ROOT, client
+from tests.support.members import assert_processed
 
 if TYPE_CHECKING:
-    from machine import Machine
+    from tests.support.machine import Machine
 
 DATA = ROOT / "tests" / "data"
 

@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from machine import ROOT, client
-from members import assert_processed
+from tests.support.machine import ROOT, client
+from tests.support.members import assert_processed
 
 if TYPE_CHECKING:
-    from machine import Machine
+    from tests.support.machine import Machine
 
 ORIGINAL = ROOT / "tests" / "data" / "webflow-site.zip"
 PLACE = "/var/lib/socketpool"

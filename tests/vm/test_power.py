@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from machine import ACCESS, ROOT, client, client_command, client_environment
-from members import assert_processed
 
 from socketpool.cli.access import Way, reach
 from socketpool.errors import NotAuthorised
+from tests.support.machine import ACCESS, ROOT, client, client_command, client_environment
+from tests.support.members import assert_processed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-    from machine import Machine
-
     from socketpool.client.api import PoolClient
+    from tests.support.machine import Machine
 
 ORIGINAL = ROOT / "tests" / "data" / "webflow-site.zip"
 MIB = 1 << 20

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from deployments import PLAYBOOKS, Deployment, modes
+
+from tests.support.deployments import PLAYBOOKS, Deployment, modes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import hosts
 import pytest
+
+from tests.support import hosts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from deployments import Deployment
+    from tests.support.deployments import Deployment
 
 PAGE = "command: ['{python}', -m, http.server, '{port}', --bind, '{host}', --directory, '{folder}']"
 POOL = {"pool": {"ports": "21000-21019"}}

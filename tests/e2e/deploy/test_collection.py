@@ -6,7 +6,7 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
-from deployments import ROOT
+from tests.support.deployments import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,15 +10,16 @@ import subprocess
 import zipfile
 from typing import TYPE_CHECKING
 
-import hosts
 import pytest
-from deployments import PLAYBOOKS, ROOT, SETTLE_SECONDS, changes, modes
-from waiting import eventually
+
+from tests.support import hosts
+from tests.support.deployments import PLAYBOOKS, ROOT, SETTLE_SECONDS, changes, modes
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deployments import Deployment
+    from tests.support.deployments import Deployment
 
 ARCHIVES = ("webflow-site", "angular-src")
 

@@ -10,8 +10,9 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from deployments import ROOT
-from pools import run_tool
+
+from tests.support.deployments import ROOT
+from tests.support.pools import run_tool
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,10 +7,11 @@ import re
 import subprocess
 from typing import TYPE_CHECKING
 
-import hosts
 import pytest
-from deployments import ROOT, SETTLE_SECONDS
-from waiting import eventually
+
+from tests.support import hosts
+from tests.support.deployments import ROOT, SETTLE_SECONDS
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

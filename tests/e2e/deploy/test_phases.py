@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import hosts
 import pytest
-from deployments import PLAYBOOKS, changes
+
+from tests.support import hosts
+from tests.support.deployments import PLAYBOOKS, changes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from deployments import Deployment
+    from tests.support.deployments import Deployment
 
 PHASES = ("preflight", "account", "operators", "release", "config", "service", "tunnel")
 DROP_IN = "/etc/ssh/sshd_config.d/socketpool-tunnel.conf"

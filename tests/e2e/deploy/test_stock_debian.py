@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import paramiko
 import pytest
-from pools import run_tool
-from sshd import CLIENT, HOST, Sshd, keygen
-from tunnels import Told, take_all, tunnel_through
-from waiting import eventually
 
 from socketpool.tunnel.account import DEFAULT_USER, KEY_OPTIONS
 from socketpool.tunnel.failures import ForwardProhibited
+from tests.support.pools import run_tool
+from tests.support.sshd import CLIENT, HOST, Sshd, keygen
+from tests.support.tunnels import Told, take_all, tunnel_through
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

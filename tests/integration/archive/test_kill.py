@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from socketpool.archive.manifest import Manifest
 from socketpool.archive.merge import merge
-from tests.archives import Spec, build, canonical
+from tests.support.archives import Spec, build, canonical
 from tests.unit.archive.engine import Engine
 
 if TYPE_CHECKING:

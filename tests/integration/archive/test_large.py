@@ -15,7 +15,7 @@ from socketpool.archive.implode import implode_zip
 from socketpool.archive.merge import merge
 from socketpool.archive.reader import Archive
 from socketpool.system.filerange import FileRange
-from tests.archives import UNIX_FILE, canonical
+from tests.support.archives import UNIX_FILE, canonical
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.archives import Spec, build, canonical
+from tests.support.archives import Spec, build, canonical
 from tests.unit.archive.engine import Engine
 
 if TYPE_CHECKING:

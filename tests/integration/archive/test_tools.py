@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.archives import canonical
+from tests.support.archives import canonical
 from tests.unit.archive.engine import Engine
 
 if TYPE_CHECKING:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from pools import PoolMaker, shipped
-from sshd import FAMILIES, SshdMaker
+
+from tests.support.pools import PoolMaker, shipped
+from tests.support.sshd import FAMILIES, SshdMaker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pools import RunningPool
-    from sshd import Sshd
+    from tests.support.pools import RunningPool
+    from tests.support.sshd import Sshd
 
 
 @pytest.fixture

@@ -11,21 +11,20 @@ from typing import TYPE_CHECKING
 
 import paramiko
 import pytest
-from pools import connects, run_tool
-from sshd import HOST
-from tunnels import echo, serving, tunnel_through
-from waiting import eventually
 
 from socketpool.tunnel.account import KEY_OPTIONS
 from socketpool.tunnel.failures import ForwardProhibited
+from tests.support.pools import connects, run_tool
+from tests.support.sshd import HOST
+from tests.support.tunnels import echo, serving, tunnel_through
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pools import RunningPool
-    from sshd import Sshd, SshdMaker
-
     from socketpool.tunnel.reconnect import Tunnel
+    from tests.support.pools import RunningPool
+    from tests.support.sshd import Sshd, SshdMaker
 
 
 DATA = Path(__file__).parents[2] / "data" / "webflow-site.zip"
@@ -51,7 +50,7 @@ def allowed() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def server(allowed: int) -> Iterator[Sshd]:
-    from sshd import SshdMaker
+    from tests.support.sshd import SshdMaker
 
     with SshdMaker() as maker:
         made = maker.make(options=drop_in(allowed, 21000, 21499))

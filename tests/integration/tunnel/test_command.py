@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
-from pools import TOOLS, WEB, PoolMaker, clean_environment, run_tool
-from sshd import keygen
-from startstate import FRESH, odd_signals, read_report, reporter
-from waiting import eventually
 
 from socketpool.cli.tunnel import tunnel as tunnel_command
 from socketpool.tunnel.failures import TunnelFailed
 from socketpool.tunnel.link import Link
+from tests.support.pools import TOOLS, WEB, PoolMaker, clean_environment, run_tool
+from tests.support.sshd import keygen
+from tests.support.startstate import FRESH, odd_signals, read_report, reporter
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pools import RunningPool
-    from sshd import Sshd, SshdMaker
+    from tests.support.pools import RunningPool
+    from tests.support.sshd import Sshd, SshdMaker
 
 DATA = Path(__file__).parents[2] / "data" / "webflow-site.zip"
 FETCH = (

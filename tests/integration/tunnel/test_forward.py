@@ -11,7 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from tunnels import (
+
+from socketpool.errors import ConfigError
+from socketpool.system.sockets import listen_on
+from socketpool.tunnel.forward import BACKLOG, Forwarder, to_port
+from socketpool.tunnel.loopback import listen_for
+from tests.support.tunnels import (
     HOST,
     answer_at_the_end,
     descriptors,
@@ -22,26 +27,20 @@ from tunnels import (
     take_all,
     tunnel_through,
 )
-from waiting import eventually
-
-from socketpool.errors import ConfigError
-from socketpool.system.sockets import listen_on
-from socketpool.tunnel.forward import BACKLOG, Forwarder, to_port
-from socketpool.tunnel.loopback import listen_for
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sshd import Sshd, SshdMaker
-
     from socketpool.tunnel.reconnect import Tunnel
+    from tests.support.sshd import Sshd, SshdMaker
 
     Forward = Callable[[Tunnel, int], int]
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Sshd]:
-    from sshd import SshdMaker
+    from tests.support.sshd import SshdMaker
 
     with SshdMaker() as maker:
         yield maker.start()

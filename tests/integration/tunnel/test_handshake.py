@@ -9,19 +9,19 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from sshd import HOST
-from tunnels import Told, echo, serving, tunnel_through
-from waiting import eventually
 
 from socketpool.config.destination import Destination
 from socketpool.errors import UsageError
 from socketpool.tunnel.failures import HostUnreachable, LoginRefused
 from socketpool.tunnel.sshconfig import resolve
+from tests.support.sshd import HOST
+from tests.support.tunnels import Told, echo, serving, tunnel_through
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sshd import Sshd, SshdMaker
+    from tests.support.sshd import Sshd, SshdMaker
 
 
 def refusal(server: Sshd) -> HostUnreachable:

@@ -7,8 +7,6 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from sshd import HOST, keygen
-from tunnels import Told, tunnel_through
 
 from socketpool.config.destination import Destination
 from socketpool.errors import ConfigError, SocketpoolError
@@ -17,11 +15,13 @@ from socketpool.tunnel.hostkeys import HostKey
 from socketpool.tunnel.recognition import Recognition
 from socketpool.tunnel.settings import home
 from socketpool.tunnel.sshconfig import resolve
+from tests.support.sshd import HOST, keygen
+from tests.support.tunnels import Told, tunnel_through
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sshd import Sshd, SshdMaker
+    from tests.support.sshd import Sshd, SshdMaker
 
 
 def fingerprint(public: Path) -> str:

@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from sshd import HOST
-from tunnels import Told, echo, serving, tunnel_through
-from waiting import eventually
 
 from socketpool.errors import ConfigError
 from socketpool.tunnel.failures import HostUnreachable, LoginRefused
+from tests.support.sshd import HOST
+from tests.support.tunnels import Told, echo, serving, tunnel_through
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sshd import Sshd, SshdMaker
-
     from socketpool.tunnel.reconnect import Tunnel
+    from tests.support.sshd import Sshd, SshdMaker
 
 
 def say_ping(tunnel: Tunnel) -> None:

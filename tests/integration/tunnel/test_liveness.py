@@ -11,19 +11,18 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from sshd import keygen
-from tunnels import HOST, Told, echo, serving, take_all, tunnel_through
-from waiting import eventually
 
 from socketpool.tunnel.failures import HostKeyRefused, TunnelDown
 from socketpool.tunnel.reconnect import DIAL_SECONDS
+from tests.support.sshd import keygen
+from tests.support.tunnels import HOST, Told, echo, serving, take_all, tunnel_through
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sshd import SshdMaker
-
     from socketpool.tunnel.reconnect import Tunnel
+    from tests.support.sshd import SshdMaker
 
 QUICK = "ServerAliveInterval 1\n  ServerAliveCountMax 2\n  ConnectTimeout 2"
 
@@ -157,7 +156,7 @@ def test_a_host_that_comes_back_with_another_key_is_not_tried_again(new_sshd: Ss
 
 
 def test_a_closed_tunnel_leaves_no_thread_and_no_descriptor(new_sshd: SshdMaker) -> None:
-    from tunnels import descriptors
+    from tests.support.tunnels import descriptors
 
     server = new_sshd.make(client_options=QUICK).start()
     with tunnel_through(server):

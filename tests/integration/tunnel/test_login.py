@@ -11,18 +11,18 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from sshd import keygen
-from tunnels import Told, tunnel_through
-from waiting import eventually
 
 from socketpool.tunnel.failures import LoginRefused
 from socketpool.tunnel.sshdata import string
+from tests.support.sshd import keygen
+from tests.support.tunnels import Told, tunnel_through
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sshd import Sshd, SshdMaker
+    from tests.support.sshd import Sshd, SshdMaker
 
 
 @contextlib.contextmanager
@@ -86,6 +86,8 @@ def test_a_passphrase_is_asked_for_once_and_not_again_when_connecting_again(
     told = Told()
     with tunnel_through(server, passphrase="open sesame", told=told) as tunnel:
         server.cut()
+        from tests.support.waiting import eventually
+
         eventually(lambda: len(told.changes) >= 3, "connected again")
         assert tunnel.state == "up"
     assert told.asked == [f"passphrase of {server.folder}/user: "]

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, cast
 
 import paramiko
 import pytest
-from tunnels import HOST, digest_of, send_noise, serving, tunnel_through
-from waiting import eventually
 
 from socketpool.tunnel import packets
 from socketpool.tunnel.pipe import Pipe
 from socketpool.tunnel.wire import WINDOW
+from tests.support.tunnels import HOST, digest_of, send_noise, serving, tunnel_through
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from sshd import SshdMaker
+    from tests.support.sshd import SshdMaker
 
 
 def test_when_it_asks_for_new_keys_is_still_ours_to_say(

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from pools import TOOLS, clean_environment, run_tool, shipped
-from sshd import keygen
+
+from tests.support.pools import TOOLS, clean_environment, run_tool, shipped
+from tests.support.sshd import keygen
 
 if TYPE_CHECKING:
-    from pools import PoolMaker, RunningPool
-    from sshd import Sshd, SshdMaker
+    from tests.support.pools import PoolMaker, RunningPool
+    from tests.support.sshd import Sshd, SshdMaker
 
 DATA = Path(__file__).parents[2] / "data" / "webflow-site.zip"
 OWN_TERMINAL = """

@@ -11,8 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from sshd import CIPHERS
-from tunnels import (
+
+from socketpool.errors import SocketpoolError
+from socketpool.tunnel.failures import ForwardProhibited, TargetRefused
+from tests.support.sshd import CIPHERS
+from tests.support.tunnels import (
     HOST,
     answer_at_the_end,
     digest_of,
@@ -22,17 +25,13 @@ from tunnels import (
     take_all,
     tunnel_through,
 )
-from waiting import eventually
-
-from socketpool.errors import SocketpoolError
-from socketpool.tunnel.failures import ForwardProhibited, TargetRefused
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sshd import Sshd, SshdMaker
-
     from socketpool.tunnel.reconnect import Tunnel
+    from tests.support.sshd import Sshd, SshdMaker
 
 SIZE = 64 << 20
 

@@ -10,7 +10,7 @@ from socketpool.archive.plan import make_plan
 from socketpool.archive.policy import Policy
 from socketpool.archive.sources import ZipSource
 from socketpool.system.filerange import FileRange
-from tests.archives import canonical
+from tests.support.archives import canonical
 
 if TYPE_CHECKING:
     from pathlib import Path

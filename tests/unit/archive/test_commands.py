@@ -17,7 +17,7 @@ from socketpool.archive.receipt import build_receipt, write_receipt
 from socketpool.archive.sources import merge_into, open_source
 from socketpool.cli.archive_commands import archive, plan
 from socketpool.errors import ConfigError, UsageError
-from tests.archives import Spec, build, canonical
+from tests.support.archives import Spec, build, canonical
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ import pytest
 
 from socketpool.archive import commit
 from socketpool.archive import refusals as e
-from tests.archives import Spec, build
+from tests.support.archives import Spec, build
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ def test_a_symlink_is_followed(engine: Engine, tmp_path: Path) -> None:
     link = tmp_path / "deep" / "link.zip"
     link.parent.mkdir()
     link.symlink_to("../original.zip")
-    from tests.archives import canonical
+    from tests.support.archives import canonical
 
     engine.returned.write_bytes(canonical(NEW))
     report = merge(link, engine.returned, manifest)
@@ -194,7 +194,7 @@ except NoSpace as error:
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(room: int, engine: Engine) -> None:
     data = build([Spec(b"a.html", b"old"), Spec(b"b.png", os.urandom(200_000), method=0)]).data
     _, manifest = engine.implode(data)
-    from tests.archives import canonical
+    from tests.support.archives import canonical
 
     engine.returned.write_bytes(canonical(NEW))
     path = engine.folder / "manifest"

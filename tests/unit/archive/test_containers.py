@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from socketpool.archive.refusals import NotAnArchive
 from socketpool.archive.sources import open_source
 from socketpool.cli.archive_commands import archive, plan
-from tests.archives import Spec, build, canonical
+from tests.support.archives import Spec, build, canonical
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from socketpool.archive.plan import make_plan
 from socketpool.archive.policy import default_policy
 from socketpool.archive.sources import merge_into, open_source
 from socketpool.errors import UsageError
-from tests.archives import Spec, build, canonical
+from tests.support.archives import Spec, build, canonical
 from tests.unit.archive.engine import stream
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from socketpool.archive.manifest import Manifest
 from socketpool.archive.merge import merge
 from socketpool.archive.reader import Archive
 from socketpool.errors import ArchiveError
-from tests.archives import TIMES, Spec, build, canonical
+from tests.support.archives import TIMES, Spec, build, canonical
 from tests.unit.archive.engine import Engine
 
 SEEDS = [

@@ -13,7 +13,7 @@ import pytest
 
 from socketpool.archive import refusals as e
 from socketpool.archive.reader import Archive
-from tests.archives import TIMES, UNIX_FIFO, UNIX_LINK, Built, Spec, build, canonical
+from tests.support.archives import TIMES, UNIX_FIFO, UNIX_LINK, Built, Spec, build, canonical
 
 if TYPE_CHECKING:
     from collections.abc import Callable

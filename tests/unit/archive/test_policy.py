@@ -17,7 +17,7 @@ from socketpool.archive.refusals import HookFailed
 from socketpool.archive.rules import RuleSet
 from socketpool.archive.sources import ZipSource
 from socketpool.errors import ConfigError
-from tests.archives import Spec, build
+from tests.support.archives import Spec, build
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from socketpool.archive.policy import default_policy
-from tests.archives import UNIX_LINK, Spec, build
+from tests.support.archives import UNIX_LINK, Spec, build
 
 if TYPE_CHECKING:
     from tests.unit.archive.engine import Engine

@@ -12,7 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.archives import TIMES, UNIX_FILE, UNIX_LINK, Built, Spec, build, canonical, take_apart
+from tests.support.archives import (
+    TIMES,
+    UNIX_FILE,
+    UNIX_LINK,
+    Built,
+    Spec,
+    build,
+    canonical,
+    take_apart,
+)
 from tests.unit.archive.engine import Engine
 
 FEW = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))

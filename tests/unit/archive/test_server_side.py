@@ -16,7 +16,7 @@ from socketpool.archive import refusals as e
 from socketpool.archive.extract import extract_member, open_incoming
 from socketpool.archive.limits import Limits
 from socketpool.archive.writer import Entry, write_archive
-from tests.archives import TIMES, Spec, build, canonical
+from tests.support.archives import TIMES, Spec, build, canonical
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from paramiko.buffered_pipe import PipeTimeout
-from waiting import eventually
 
 from socketpool.tunnel.pipe import DELIVERED, MAX_PIECES, SMALL, Batch, Pipe
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,6 @@ import threading
 from typing import Any, cast
 
 import pytest
-from waiting import eventually
 
 from socketpool.tunnel import reconnect
 from socketpool.tunnel.failures import (
@@ -17,6 +16,7 @@ from socketpool.tunnel.failures import (
     TunnelFailed,
 )
 from socketpool.tunnel.reconnect import Tunnel
+from tests.support.waiting import eventually
 
 
 class Link:

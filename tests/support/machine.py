@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, Self
 
-from waiting import eventually
+from tests.support.waiting import eventually
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 VAGRANT = ROOT / "vagrant"
 OWN = VAGRANT / ".vagrant"
 ACCESS = OWN / "socketpool"

@@ -6,13 +6,12 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from pools import ask_probe
-from waiting import eventually
-
 from socketpool.errors import SocketpoolError
+from tests.support.pools import ask_probe
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 
 @dataclass

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import psutil
-from pools import PoolMaker, connects
-from waiting import eventually
+
+from tests.support.pools import PoolMaker, connects
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,11 +18,10 @@ from socketpool.tunnel.ssh import open_tunnel
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sshd import Sshd
-
     from socketpool.client.dial import Connection
     from socketpool.tunnel.reconnect import Tunnel
     from socketpool.tunnel.states import TunnelState
+    from tests.support.sshd import Sshd
 
 HOST = "127.0.0.1"
 

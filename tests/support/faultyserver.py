@@ -27,10 +27,9 @@ from socketpool.store.sqlite import SqliteLeaseStore
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pools import RunningPool
-
     from socketpool.core.records import Lease
     from socketpool.store.contract import Change
+    from tests.support.pools import RunningPool
 
 CLOCK = "clock"
 """The file that holds by how many seconds the wall clock is off."""

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 import yaml
-from waiting import eventually
 
 from socketpool.client.api import PoolClient
 from socketpool.client.dial import dial_tcp
@@ -28,14 +27,15 @@ from socketpool.protocol.blocks import send_line_block
 from socketpool.protocol.session import await_event, greet
 from socketpool.supervision.rpc import Supervisor
 from socketpool.system.sockettable import listening_sockets
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from socketpool.client.api import ClientLease
 
-CATALOGUE = Path(__file__).parent / "catalogue"
-SHIPPED = Path(__file__).parents[1] / "services"
+CATALOGUE = Path(__file__).parents[1] / "catalogue"
+SHIPPED = Path(__file__).parents[2] / "services"
 TOOLS = Path(sys.executable).parent
 START_SECONDS = 90.0
 

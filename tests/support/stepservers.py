@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psutil
-from pools import TOOLS, clean_environment
-from waiting import eventually
+
+from tests.support.pools import TOOLS, clean_environment
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

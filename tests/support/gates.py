@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pools import shipped
-from waiting import eventually
+from tests.support.pools import shipped
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path

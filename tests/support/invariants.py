@@ -7,11 +7,12 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 import psutil
-from pools import belongings
-from waiting import eventually
+
+from tests.support.pools import belongings
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from pools import RunningPool
+    from tests.support.pools import RunningPool
 
 
 def fenced(pool: RunningPool) -> dict[int, int]:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-from pools import PoolMaker, connects
-from waiting import eventually
 
 from socketpool.client.dial import dial_tcp
 from socketpool.credentials.fence import Fence
 from socketpool.credentials.tokens import LeaseClaim, LeaseTokens
 from socketpool.protocol.session import greet
 from socketpool.supervision.launch import InstanceSpec, LimitSpec, SdkSpec
+from tests.support.pools import PoolMaker, connects
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     import socket

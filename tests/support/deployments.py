@@ -9,10 +9,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import hosts
-from waiting import eventually
+from tests.support import hosts
+from tests.support.waiting import eventually
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MOLECULE = ROOT / "molecule"
 PLAYBOOKS = ROOT / "playbooks"
 PLAY_SECONDS = 900
