@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from socketpool.cli.sshoptions import tunnel_to
 from socketpool.config.values import DEFAULT_POOL, Address
 from socketpool.errors import NotAuthorised, UsageError
+from socketpool.tunnel.reconnect import GIVE_UP_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ class Way:
     ssh: str | None = None
     ssh_config: Path | None = None
     accept_new: bool = False
+    give_up: float = GIVE_UP_SECONDS
+    """How long, in seconds, a login that is refused after a loss is tried again."""
 
 
 def way_of_profile(
@@ -119,7 +122,12 @@ def tunnel_of(
     if way.ssh is None:
         raise UsageError("this pool is reached without SSH", hint="use socketpool lease or run")
     with tunnel_to(
-        way.ssh, config=way.ssh_config, accept_new=way.accept_new, note=note, on_change=on_change
+        way.ssh,
+        config=way.ssh_config,
+        accept_new=way.accept_new,
+        note=note,
+        on_change=on_change,
+        give_up=way.give_up,
     ) as tunnel:
         yield tunnel
 

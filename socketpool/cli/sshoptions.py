@@ -44,6 +44,7 @@ def tunnel_to(
     accept_new: bool,
     note: Callable[[str], None],
     on_change: Callable[[TunnelState, str], None],
+    give_up: float,
 ) -> Iterator[Tunnel]:
     """A tunnel for the length of a ``with`` block; paramiko is imported only here."""
     destination = Destination.parse(ssh)
@@ -62,6 +63,7 @@ def tunnel_to(
         ask=ask_user,
         note=note,
         on_change=on_change,
+        give_up=give_up,
     )
     with closing(tunnel):
         yield tunnel

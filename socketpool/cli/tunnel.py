@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
-import threading
 import time
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from socketpool.cli.access import PROFILE_MARK, Way, through, way_of_profile, way_through
 from socketpool.cli.base import PortType, say, tell
+from socketpool.cli.keptlease import KeptLease
 from socketpool.cli.lease import ttl_option
 from socketpool.cli.pooloptions import token_file_option, wait_option
 from socketpool.cli.program import ProgramAfterDashes, program_of, run_program
 from socketpool.cli.sshoptions import accept_new_option, ssh_config_option
 from socketpool.client.environment import fill_url, lease_environment, variable_prefixes
-from socketpool.client.renewal import leased
-from socketpool.config.values import DEFAULT_POOL, Address
+from socketpool.config.values import DEFAULT_POOL, EVERYWHERE, Address, parse_duration
 from socketpool.errors import NotAuthorised, UsageError
 from socketpool.system.sockets import listen_on
-from socketpool.tunnel.forward import BACKLOG, Forwarder, to_port
-from socketpool.tunnel.loopback import listen_for
-from socketpool.tunnel.socks import PoolPorts, SocksRoute
+from socketpool.tunnel.forward import BACKLOG, Forwarder
+from socketpool.tunnel.loopback import listen_at, listen_for
+from socketpool.tunnel.reconnect import GIVE_UP_SECONDS, describe_seconds
+from socketpool.tunnel.socks import PoolPorts, ProxyRoute
 
 if TYPE_CHECKING:
     import socket
@@ -32,12 +34,36 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from socketpool.client.api import ClientLease, Leased, PoolClient
+    from socketpool.tunnel.channel import TunnelStream
     from socketpool.tunnel.forward import Route
     from socketpool.tunnel.reconnect import Tunnel
     from socketpool.tunnel.states import TunnelState
 
 LOOK_SECONDS = 0.5
 PROXY_HOST = "127.0.0.1"
+
+
+def _near_address(_: click.Context, __: click.Parameter, value: str | None) -> Address | None:
+    if value is None:
+        return None
+    try:
+        host, _colon, port = value.rpartition(":") if _has_port(value) else (value, "", "0")
+        address = Address(host=host.removeprefix("[").removesuffix("]"), port=int(port))
+        ipaddress.ip_address(address.host)
+    except ValueError as error:
+        raise UsageError(f"--listen {value}: {error}") from None
+    return address
+
+
+def _has_port(value: str) -> bool:
+    return value.count(":") == 1 or "]:" in value
+
+
+def _seconds(_: click.Context, parameter: click.Parameter, value: str) -> float:
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise UsageError(f"--{str(parameter.name).replace('_', '-')}: {error}") from None
 
 
 @click.command("tunnel", cls=ProgramAfterDashes)
@@ -54,7 +80,24 @@ PROXY_HOST = "127.0.0.1"
     "--socks",
     type=PortType(lowest=1),
     metavar="PORT",
-    help=f"Also a SOCKS5 proxy at {PROXY_HOST}, to the pool's ports only.",
+    help="Also a proxy (SOCKS, HTTP CONNECT) to the pool's ports only, on this machine.",
+)
+@click.option(
+    "--listen",
+    callback=_near_address,
+    metavar="ADDR[:PORT]",
+    help="Listen at this address instead, from PORT on; default: one of 127.0.0.0/8 for HOST.",
+)
+@click.option(
+    "--keep", is_flag=True, help="When the lease has ended, take another behind the same addresses."
+)
+@click.option(
+    "--give-up",
+    callback=_seconds,
+    default=describe_seconds(GIVE_UP_SECONDS),
+    show_default=True,
+    metavar="90s|5m|1h",
+    help="How long a login that is refused after a loss is tried again.",
 )
 @ttl_option
 @wait_option
@@ -71,6 +114,9 @@ def tunnel(
     token_file: str | None,
     state_dir: str | None,
     socks: int | None,
+    listen: Address | None,
+    keep: bool,
+    give_up: float,
     ttl: float | None,
     wait: float,
     ssh_config: Path | None,
@@ -97,26 +143,33 @@ def tunnel(
         "ssh_config": ssh_config,
         "accept_new": accept_new,
     }
+    way = replace(_way(host, pool, given), give_up=give_up)
     output = _JsonOutput() if as_json else _Output()
     with (
-        through(_way(host, pool, given), say, output.changed) as (client, tunnel),
-        closing(_Ends(client, tunnel)) as ends,
+        through(way, say, output.changed) as (client, tunnel),
+        closing(_Ends(client, tunnel, listen)) as ends,
     ):
         if socks is not None:
-            ends.offer_proxy(socks)
-            output.proxy(str(Address(host=PROXY_HOST, port=socks)))
-        lost = threading.Event()
+            output.proxy(str(ends.offer_proxy(socks)))
+        kept = KeptLease(
+            client,
+            list(services),
+            wait=wait,
+            ttl=ttl,
+            keep=keep,
+            again=lambda lease: output.leased_again(lease, ends.near(lease)),
+            note=say,
+        )
 
         def go_on() -> bool:
-            return tunnel.failure is None and not lost.is_set()
+            return tunnel.failure is None and not kept.lost.is_set()
 
         with ExitStack() as stack:
             environment = dict(os.environ)
             if services:
-                lease = stack.enter_context(
-                    leased(client, list(services), wait=wait, ttl=ttl, lost=lost.set)
-                )
-                near = ends.listen_for(lease)
+                lease = stack.enter_context(kept).lease
+                ends.listen_for(lease, kept)
+                near = ends.near(lease)
                 output.leased(lease, near)
                 environment |= lease_environment(lease.id, near)
             try:
@@ -126,7 +179,7 @@ def tunnel(
                 tunnel.stop_waiting()  # giving back must not wait for a host that is away
     if failure is not None:
         raise failure
-    if lost.is_set():
+    if kept.lost.is_set():
         raise NotAuthorised(
             f"lease {lease.id} has ended",
             hint="was it released by another, was the host away for longer than its time to live, "
@@ -160,27 +213,57 @@ def _stay(
 class _Ends:
     """The near ends of a tunnel: what listens on this machine."""
 
-    def __init__(self, client: PoolClient, tunnel: Tunnel) -> None:
+    def __init__(self, client: PoolClient, tunnel: Tunnel, listen: Address | None) -> None:
         self._client = client
         self._tunnel = tunnel
+        self._listen = listen
+        self._near: list[tuple[str, int]] = []
         self._forwarders: list[Forwarder] = []
         self._pool_ports = PoolPorts((client.host, client.port), self._ports)
 
-    def listen_for(self, lease: ClientLease) -> list[Leased]:
-        """Listen for each service; returns them as they are reached here."""
-        self._pool_ports.learn({service.port for service in lease.services})
-        address, listeners = listen_for(self._tunnel.name, [s.port for s in lease.services])
-        for service, listener in zip(lease.services, listeners, strict=True):
-            self._forward(listener, to_port(self._tunnel.dial, service.host, service.port))
-        return [service.model_copy(update={"host": address}) for service in lease.services]
+    def listen_for(self, lease: ClientLease, kept: KeptLease) -> None:
+        """Listen for each service; what connects goes to the lease that holds then."""
+        ports = [service.port for service in lease.services]
+        if self._listen is None:
+            address, listeners = listen_for(self._tunnel.name, ports)
+        else:
+            address = self._listen.host
+            if first := self._listen.port:
+                ports = list(range(first, first + len(ports)))
+            listeners = listen_at(address, ports)
+            self._warn(address)
+        for number, listener in enumerate(listeners):
+            self._near.append((_reached_at(address), listener.getsockname()[1]))
+            self._forward(listener, self._route(kept, number))
 
-    def offer_proxy(self, port: int) -> None:
-        """A SOCKS proxy to the pool's ports."""
+    def near(self, lease: ClientLease) -> list[Leased]:
+        """The services of a lease as they are reached here."""
+        self._pool_ports.learn({service.port for service in lease.services})
+        return [
+            service.model_copy(update={"host": host, "port": port})
+            for service, (host, port) in zip(lease.services, self._near, strict=True)
+        ]
+
+    def _route(self, kept: KeptLease, number: int) -> Route:
+        def route(_connection: socket.socket) -> TunnelStream:
+            service = kept.lease.services[number]
+            return self._tunnel.dial(service.host, service.port)
+
+        return route
+
+    def offer_proxy(self, port: int) -> Address:
+        """A proxy to the pool's ports; where it is reached."""
+        host = self._listen.host if self._listen else PROXY_HOST
         try:
-            listener = listen_on(PROXY_HOST, port, BACKLOG)
+            listener = listen_on(host, port, BACKLOG)
         except OSError as error:
             raise UsageError(f"--socks {port}: {error.strerror}") from None
-        self._forward(listener, SocksRoute(self._pool_ports, self._tunnel.dial))
+        self._forward(listener, ProxyRoute(self._pool_ports, self._tunnel.dial))
+        return Address(host=_reached_at(host), port=port)
+
+    def _warn(self, address: str) -> None:
+        if address in EVERYWHERE or not ipaddress.ip_address(address).is_loopback:
+            say(f"whoever reaches this machine at {address} can use these services")
 
     def close(self) -> None:
         """Listen no more."""
@@ -194,6 +277,11 @@ class _Ends:
         return {int(instance["port"]) for instance in self._client.instances()}
 
 
+def _reached_at(address: str) -> str:
+    """Where programs of this machine reach what listens at an address."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - compared
+
+
 class _Output:
     """What the user is shown: addresses on stdout, changes on stderr."""
 
@@ -202,6 +290,10 @@ class _Output:
         for service in near:
             tell(f"{service.service} {Address(host=service.host, port=service.port)}")
         say(f"lease {lease.id}, renewed until this ends")
+
+    def leased_again(self, lease: ClientLease, _near: Sequence[Leased]) -> None:
+        """Another lease is behind the same addresses."""
+        say(f"lease {lease.id} is behind the same addresses")
 
     def proxy(self, address: str) -> None:
         """The proxy can be used."""
@@ -228,6 +320,10 @@ class _JsonOutput(_Output):
             for s in near
         ]
         self._emit("leased", lease=lease.id, token=lease.token, ttl=lease.ttl, services=services)
+
+    def leased_again(self, lease: ClientLease, near: Sequence[Leased]) -> None:
+        """See `_Output`."""
+        self.leased(lease, near)
 
     def proxy(self, address: str) -> None:
         """See `_Output`."""

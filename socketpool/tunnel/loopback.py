@@ -52,3 +52,20 @@ def listen_for(host: str, ports: Sequence[int]) -> tuple[str, list[socket.socket
         f"port {port} is taken on the loopback addresses of this machine",
         hint="something listens on it at every address (0.0.0.0); stop that, or use --socks",
     )
+
+
+def listen_at(address: str, ports: Sequence[int]) -> list[socket.socket]:
+    """Listen on all the ports at one address; raises ConfigError."""
+    listeners: list[socket.socket] = []
+    for port in ports:
+        try:
+            listeners.append(listen_on(address, port, BACKLOG))
+        except (OSError, OverflowError) as error:
+            for listener in listeners:
+                listener.close()
+            reason = error.strerror if isinstance(error, OSError) else "there is no such port"
+            raise ConfigError(
+                f"can't listen at {address} port {port}: {reason}",
+                hint="name another port: --listen ADDR:PORT",
+            ) from None
+    return listeners

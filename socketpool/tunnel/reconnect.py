@@ -3,6 +3,9 @@
 New streams wait, bounded, while there is none.  What went through a lost connection is not
 replayed: its streams fail, and whoever used them knows whether to resume.
 
+A login that is refused is tried again for a while, since it was accepted before: hosts refuse it
+while they boot (nologin), and agents may be locked.  Another host key ends it at once.
+
 What a try raises that nobody foresaw (no descriptor left, a bug of a library) is told and tried
 again as any other reason is; only what goes wrong around the tries ends them.
 """
@@ -16,7 +19,7 @@ import time
 from typing import TYPE_CHECKING
 
 from socketpool.errors import NotAuthorised, SocketpoolError
-from socketpool.tunnel.failures import TunnelDown, TunnelFailed
+from socketpool.tunnel.failures import LoginRefused, TunnelDown, TunnelFailed
 from socketpool.tunnel.states import TUNNEL, TunnelEvent, TunnelState
 from socketpool.tunnel.threads import start
 
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 10.0
+LONGEST_REFUSED_PAUSE = 30.0
+"""Between logins that are refused; hosts shut out who tries too often."""
+GIVE_UP_SECONDS = 3600.0
+"""So long a login that is refused, and was accepted before, is tried again."""
 DIAL_SECONDS = 30.0
 """So long a new stream waits for a connection that is being restored."""
 
@@ -43,8 +50,11 @@ class Tunnel:
         name: str,
         connect: Callable[[], Link],
         on_change: Callable[[TunnelState, str], None] = lambda _state, _why: None,
+        give_up: float = GIVE_UP_SECONDS,
     ) -> None:
+        """``give_up`` bounds, in seconds, how long a login that is refused is tried again."""
         self.name = name
+        self._give_up_seconds = give_up
         self._connect = connect
         self._on_change = on_change
         self._changed = threading.Condition()
@@ -149,6 +159,7 @@ class Tunnel:
 
     def _restore(self) -> None:
         pause, said = FIRST_PAUSE, ""
+        lost = time.monotonic()
         while True:
             with self._changed:
                 # Spreads clients that lost the same host at the same time.
@@ -158,14 +169,20 @@ class Tunnel:
                 )
                 if self._state is TunnelState.CLOSED:
                     return
-            pause = min(pause * 2, LONGEST_PAUSE)
+            longest = LONGEST_PAUSE
             try:
                 link = self._connect()
-            except NotAuthorised as error:
-                self._give_up(TunnelEvent.REJECTED, error)
-                return
             except Exception as error:  # noqa: BLE001 - the next try may succeed
                 reason = _describe(error)
+                if isinstance(error, NotAuthorised):
+                    patience = self._give_up_seconds - (time.monotonic() - lost)
+                    if patience <= 0 or not isinstance(error, LoginRefused):
+                        self._give_up(TunnelEvent.REJECTED, error)
+                        return
+                    limit = describe_seconds(self._give_up_seconds)
+                    reason += f"; tried again for {limit} after the loss (--give-up)"
+                    longest = min(LONGEST_REFUSED_PAUSE, patience)
+                pause = min(pause * 2, longest)
                 if reason != said:
                     said = reason
                     self._tell(self._state, reason)
@@ -204,6 +221,14 @@ class Tunnel:
             self._on_change(state, why)
         except Exception:  # that nobody could be told must not end the tunnel
             log.exception("a change of the tunnel to %s could not be told", self.name)
+
+
+def describe_seconds(seconds: float) -> str:
+    """As options take it: 90s, 5m, 1h."""
+    for size, unit in ((3600, "h"), (60, "m")):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
 
 
 def _describe(error: Exception) -> str:

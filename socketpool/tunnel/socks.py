@@ -1,4 +1,4 @@
-"""A SOCKS5 proxy (RFC 1928) on loopback that leads to the pool's ports and nowhere else."""
+"""A proxy that leads to the pool's ports and nowhere else: SOCKS 5, 4 and 4a, and HTTP CONNECT."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import struct
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from socketpool.errors import NotAuthorised, SocketpoolError
 from socketpool.tunnel.failures import TargetRefused
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 
 VERSION = 5
 HANDSHAKE_SECONDS = 10.0
+MAX_HEAD = 8192
 REFRESH_SECONDS = 1.0
 NO_AUTHENTICATION, NO_METHOD = 0, 0xFF
 CONNECT = 1
-IPV4, NAME, IPV6 = 1, 3, 4
-GRANTED, FAILED, NOT_ALLOWED, REFUSED, NO_COMMAND, NO_ADDRESS = 0, 1, 2, 5, 7, 8
+IPV4 = 1
 LOOPBACK = "127.0.0.1"
 
 
@@ -59,8 +60,8 @@ class PoolPorts:
         return port in self._known
 
 
-class SocksRoute:
-    """Speaks SOCKS with an accepted connection, and dials what it asks for."""
+class ProxyRoute:
+    """Speaks with an accepted connection in its own protocol, and dials what it asks for."""
 
     def __init__(self, ports: PoolPorts, dial: Dial) -> None:
         self._ports = ports
@@ -72,28 +73,70 @@ class SocksRoute:
         Raises OSError when the client is gone or too slow.
         """
         connection.settimeout(HANDSHAKE_SECONDS)
+        version = _exactly(connection, 1)
+        dialect = _DIALECTS.get(version, _Http)(connection, version)
         try:
-            host, port = self._read_request(connection)
+            host, port = dialect.request()
         except _Refused as refusal:
-            _answer(connection, refusal.code)
+            _refuse(connection, dialect, refusal.result)
             return None
         if not self._ports.allow(host, port):
-            _answer(connection, NOT_ALLOWED)
+            _refuse(connection, dialect, Result.NOT_ALLOWED)
             return None
         try:
             stream = self._dial(LOOPBACK if host.lower() == "localhost" else host, port)
         except SocketpoolError as error:
-            code = REFUSED if isinstance(error, TargetRefused) else FAILED
-            _answer(connection, NOT_ALLOWED if isinstance(error, NotAuthorised) else code)
+            result = Result.REFUSED if isinstance(error, TargetRefused) else Result.FAILED
+            if isinstance(error, NotAuthorised):
+                result = Result.NOT_ALLOWED
+            _refuse(connection, dialect, result)
             return None
-        connection.sendall(_reply(GRANTED))
+        connection.sendall(dialect.answer(Result.GRANTED))
         return stream
 
-    def _read_request(self, connection: socket.socket) -> tuple[str, int]:
-        version, count = _exactly(connection, 2)
-        methods = _exactly(connection, count)
-        if version != VERSION:
-            raise _Refused(FAILED)
+
+class Result(Enum):
+    """What becomes of a request."""
+
+    GRANTED = "granted"
+    FAILED = "failed"
+    NOT_ALLOWED = "not allowed"
+    REFUSED = "refused"
+    NO_COMMAND = "no such command"
+    NO_ADDRESS = "no such address"
+    MALFORMED = "malformed"
+
+
+class _Refused(Exception):
+    def __init__(self, result: Result) -> None:
+        super().__init__(result)
+        self.result = result
+
+
+class _Dialect(Protocol):
+    def __init__(self, connection: socket.socket, first: bytes) -> None: ...
+    def request(self) -> tuple[str, int]: ...
+    def answer(self, result: Result) -> bytes: ...
+
+
+class _Socks5:
+    """RFC 1928, without a password."""
+
+    _CODES: ClassVar = {
+        Result.GRANTED: 0,
+        Result.NOT_ALLOWED: 2,
+        Result.REFUSED: 5,
+        Result.NO_COMMAND: 7,
+        Result.NO_ADDRESS: 8,
+    }
+
+    def __init__(self, connection: socket.socket, _first: bytes) -> None:
+        self._connection = connection
+
+    def request(self) -> tuple[str, int]:
+        """What it asks for."""
+        connection = self._connection
+        methods = _exactly(connection, _exactly(connection, 1)[0])
         if NO_AUTHENTICATION not in methods:
             connection.sendall(bytes([VERSION, NO_METHOD]))
             raise OSError("no common method")
@@ -106,17 +149,77 @@ class SocksRoute:
             case 3:
                 host = _exactly(connection, _exactly(connection, 1)[0]).decode("ascii", "replace")
             case _:
-                raise _Refused(NO_ADDRESS)
+                raise _Refused(Result.NO_ADDRESS)
         (port,) = struct.unpack(">H", _exactly(connection, 2))
         if command != CONNECT:
-            raise _Refused(NO_COMMAND)
+            raise _Refused(Result.NO_COMMAND)
         return host, port
 
+    def answer(self, result: Result) -> bytes:
+        """As the protocol says it."""
+        return bytes([VERSION, self._CODES.get(result, 1), 0, IPV4, 0, 0, 0, 0, 0, 0])
 
-class _Refused(Exception):
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
+
+class _Socks4:
+    """SOCKS 4 and 4a, which has names."""
+
+    def __init__(self, connection: socket.socket, _first: bytes) -> None:
+        self._connection = connection
+
+    def request(self) -> tuple[str, int]:
+        """What it asks for."""
+        command, port, address = struct.unpack(">BH4s", _exactly(self._connection, 7))
+        _until(self._connection, b"\0")  # a user's name, which nobody checks
+        host = str(ipaddress.ip_address(address))
+        if address[:3] == bytes(3) and address[3]:
+            host = _until(self._connection, b"\0")[:-1].decode("ascii", "replace")
+        if command != CONNECT:
+            raise _Refused(Result.NO_COMMAND)
+        return host, port
+
+    def answer(self, result: Result) -> bytes:
+        """As the protocol says it."""
+        return bytes([0, 90 if result is Result.GRANTED else 91]) + bytes(6)
+
+
+class _Http:
+    """CONNECT of HTTP/1.1 (RFC 9110, section 9.3.6)."""
+
+    _LINES: ClassVar = {
+        Result.GRANTED: "200 Connection established",
+        Result.NOT_ALLOWED: "403 Forbidden",
+        Result.REFUSED: "502 Bad Gateway",
+        Result.FAILED: "504 Gateway Timeout",
+        Result.NO_COMMAND: "405 Method Not Allowed\r\nAllow: CONNECT",
+        Result.MALFORMED: "400 Bad Request",
+    }
+
+    def __init__(self, connection: socket.socket, first: bytes) -> None:
+        self._connection = connection
+        self._first = first
+
+    def request(self) -> tuple[str, int]:
+        """What it asks for."""
+        if not self._first.isalpha():
+            raise OSError("neither SOCKS nor HTTP")
+        head = self._first + _until(self._connection, b"\r\n\r\n")
+        words = head.split(b"\r\n")[0].decode("ascii", "replace").split(" ")
+        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+            raise _Refused(Result.MALFORMED)
+        if words[0] != "CONNECT":
+            raise _Refused(Result.NO_COMMAND)
+        host, _, port = words[1].rpartition(":")
+        if not host or not port.isascii() or not port.isdigit() or len(port) > 5:
+            raise _Refused(Result.MALFORMED)
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+    def answer(self, result: Result) -> bytes:
+        """As the protocol says it."""
+        end = "\r\n\r\n" if result is Result.GRANTED else "\r\nContent-Length: 0\r\n\r\n"
+        return f"HTTP/1.1 {self._LINES[result]}{end}".encode()
+
+
+_DIALECTS: dict[bytes, type[_Dialect]] = {b"\5": _Socks5, b"\4": _Socks4}
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes:
@@ -129,11 +232,17 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
     return data
 
 
-def _reply(code: int) -> bytes:
-    return bytes([VERSION, code, 0, IPV4, 0, 0, 0, 0, 0, 0])
+def _until(connection: socket.socket, end: bytes) -> bytes:
+    """Bytes up to an end, and none after it."""
+    data = b""
+    while not data.endswith(end):
+        if len(data) > MAX_HEAD:
+            raise OSError("a request without end")
+        data += _exactly(connection, 1)
+    return data
 
 
-def _answer(connection: socket.socket, code: int) -> None:
+def _refuse(connection: socket.socket, dialect: _Dialect, result: Result) -> None:
     with connection:
-        connection.sendall(_reply(code))
+        connection.sendall(dialect.answer(result))
         connection.shutdown(socket.SHUT_WR)

@@ -179,6 +179,93 @@ def test_a_lease_that_ends_ends_the_command_with_why(server: Sshd, web: RunningP
     assert f"lease {told['lease']} has ended" in errors
 
 
+def test_with_keep_another_lease_takes_its_place_behind_the_same_addresses(
+    server: Sshd, web: RunningPool
+) -> None:
+    with running(server.alias, "web", "--keep", "--ttl", "2s", *options(server, web)) as command:
+        told = command.event("leased")
+        web.release(told)
+        again = command.event("leased")
+        assert again["lease"] != told["lease"]
+        for key in ("host", "port"):
+            assert again["services"][0][key] == told["services"][0][key]
+        assert fetch(again["services"][0]) == 200
+        # As after the sleep of a laptop: away for longer than the lease lives.
+        server.kill()
+        command.event("tunnel", state="reconnecting")
+        eventually(lambda: web.request("GET", "/v1/leases").body == [], "the lease's end")
+        server.start()
+        third = command.event("leased")
+        assert fetch(third["services"][0]) == 200
+        assert command.stop() == 130
+    assert web.request("GET", "/v1/leases").body == []
+
+
+@pytest.mark.parametrize("give_up", ["1h", "1s"])
+def test_a_login_that_was_accepted_before_is_tried_again_for_a_while(
+    server: Sshd, web: RunningPool, give_up: str
+) -> None:
+    """As of a host that boots, with /etc/nologin, or of an agent that is locked."""
+    keys = server.folder / "authorized_keys"
+    allowed = keys.read_text()
+    proxy = ["--socks", free_port(), "--give-up", give_up]
+    with running(server.alias, *proxy, *options(server, web)) as command:
+        command.event("proxy")
+        keys.write_text("")
+        server.cut()
+        command.event("tunnel", state="reconnecting")
+        if give_up == "1h":
+            why = command.event("tunnel", state="reconnecting")["why"]
+            assert "takes none of the keys" in why
+            assert "tried again for 1h after the loss (--give-up)" in why
+            keys.write_text(allowed)
+            command.event("tunnel", state="up")
+            assert command.stop() == 130
+        else:
+            command.event("tunnel", state="refused")
+            command.process.communicate(timeout=60)
+            assert command.process.returncode == 5
+
+
+def test_sigterm_ends_it_in_order_as_ctrl_c_does(server: Sshd, web: RunningPool) -> None:
+    with running(server.alias, "web", *options(server, web)) as command:
+        command.event("leased")
+        command.process.terminate()
+        command.process.communicate(timeout=60)
+        assert command.process.returncode == 130
+    assert web.request("GET", "/v1/leases").body == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::1"])
+def test_it_listens_where_it_is_told_to(server: Sshd, web: RunningPool, address: str) -> None:
+    port = free_port()
+    written = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    with running(server.alias, "web", "--listen", written, *options(server, web)) as command:
+        (service,) = command.event("leased")["services"]
+        assert (service["host"], service["port"]) == (
+            "127.0.0.1" if address == "0.0.0.0" else address,
+            port,
+        )
+        if ":" not in address:
+            assert fetch(service) == 200
+        with socket.create_connection((service["host"], port), timeout=60) as stream:
+            stream.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert stream.recv(5) == b"HTTP/"
+        command.process.send_signal(signal.SIGINT)
+        _, errors = command.process.communicate(timeout=60)
+    assert ("whoever reaches this machine" in errors) == (address == "0.0.0.0")
+
+
+@pytest.mark.parametrize("listen", ["nowhere", "127.0.0.1:x", "127.0.0.1:99999", "192.0.2.1:1"])
+def test_where_it_can_t_listen_is_said(server: Sshd, web: RunningPool, listen: str) -> None:
+    result = run_tool(
+        *("socketpool", "tunnel", server.alias, "web", "--listen", listen), *options(server, web)
+    )
+    assert result.returncode == 2
+    assert "listen" in result.stderr
+    assert web.request("GET", "/v1/leases").body == []
+
+
 @pytest.mark.parametrize("what", ["a service", "a proxy alone"])
 def test_a_host_that_shows_another_key_ends_the_command_with_why(
     server: Sshd, web: RunningPool, what: str
@@ -282,6 +369,26 @@ def test_the_proxy_leads_to_the_pool_and_its_services(
             assert stream.recv(5) == b"HTTP/"
 
 
+@pytest.mark.parametrize("kind", ["socks4", "socks4a", "http"])
+def test_the_proxy_speaks_other_protocols_too(proxy: int, web: RunningPool, kind: str) -> None:
+    port = struct.pack(">H", web.port)
+    request, answer = {
+        "socks4": (b"\x04\x01" + port + b"\x7f\0\0\1me\0", b"\0\x5a" + bytes(6)),
+        "socks4a": (b"\x04\x01" + port + b"\0\0\0\1\0localhost\0", b"\0\x5a" + bytes(6)),
+        "http": (
+            f"CONNECT 127.0.0.1:{web.port} HTTP/1.1\r\nHost: x\r\n\r\n".encode(),
+            b"HTTP/1.1 200 Connection established\r\n\r\n",
+        ),
+    }[kind]
+    with socket.create_connection(("127.0.0.1", proxy), timeout=60) as stream:
+        # What follows at once belongs to the service.
+        stream.sendall(request + b"GET /livez HTTP/1.0\r\n\r\n")
+        got = b""
+        while len(got) < len(answer) + 5:
+            got += stream.recv(100)
+        assert got.startswith(answer + b"HTTP/")
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "example.org", "0.0.0.0", "::1"])
 def test_the_proxy_leads_nowhere_else(
     proxy: int, server: Sshd, web: RunningPool, host: str
@@ -296,17 +403,25 @@ def test_the_proxy_leads_nowhere_else(
 @pytest.mark.parametrize(
     ("sent", "answer"),
     [
-        (b"\x04\x01\x00\x50\x7f\x00\x00\x01\x00", None),
+        (b"\x04\x01\x00\x50\x7f\x00\x00\x01me\x00", b"\x00\x5b"),
+        (b"\x04\x02\x00\x50\x7f\x00\x00\x01\x00", b"\x00\x5b"),
+        (b"\x03\x01", b""),
+        (b"GET http://127.0.0.1/ HTTP/1.1\r\nHost: x\r\n\r\n", b"HTTP/1.1 405 "),
+        (b"CONNECT 127.0.0.1:80 HTTP/1.1\r\n\r\n", b"HTTP/1.1 403 "),
+        (b"CONNECT 127.0.0.1 HTTP/1.1\r\n\r\n", b"HTTP/1.1 400 "),
+        (b"CONNECT 127.0.0.1:x HTTP/1.1\r\n\r\n", b"HTTP/1.1 400 "),
+        (b"A" * 9000, b""),
         (b"\x05\x01\x02", b"\x05\xff"),
         (b"\x05\x01\x00\x05\x02\x00\x01\x7f\x00\x00\x01\x00\x50", b"\x05\x00\x05\x07"),
         (b"\x05\x01\x00\x05\x01\x00\x09", b"\x05\x00\x05\x08"),
         (b"\x05\x01\x00\x05\x01\x00\x03\x00\x00\x50", b"\x05\x00\x05\x02"),
     ],
-    ids=["version 4", "only with a password", "bind", "unknown address", "no name"],
+    ids=[
+        *("version 4", "bind in version 4", "version 3", "GET", "elsewhere", "no port", "garbage"),
+        *("no end", "only with a password", "bind", "unknown address", "no name"),
+    ],
 )
-def test_the_proxy_answers_what_it_does_not_do(
-    proxy: int, sent: bytes, answer: bytes | None
-) -> None:
+def test_the_proxy_answers_what_it_does_not_do(proxy: int, sent: bytes, answer: bytes) -> None:
     with socket.create_connection(("127.0.0.1", proxy), timeout=60) as stream:
         stream.sendall(sent)
         stream.shutdown(socket.SHUT_WR)
@@ -314,7 +429,7 @@ def test_the_proxy_answers_what_it_does_not_do(
         with contextlib.suppress(ConnectionResetError):
             while data := stream.recv(100):
                 got += data
-    assert got.startswith(answer) if answer else got in {b"", b"\x05\x01\x00\x01" + bytes(6)}
+    assert got.startswith(answer) if answer else got == b""
 
 
 # -- profiles ------------------------------------------------------------------------------------

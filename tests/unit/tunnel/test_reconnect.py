@@ -11,6 +11,7 @@ from socketpool.tunnel import reconnect
 from socketpool.tunnel.failures import (
     HostKeyRefused,
     HostUnreachable,
+    LoginRefused,
     TargetRefused,
     TunnelDown,
     TunnelFailed,
@@ -220,3 +221,24 @@ def test_closing_leaves_no_connection_open(tunnel: Tunnel, host: Host, state: st
     eventually(lambda: all(link.closed for link in host.links), "every connection closed")
     with pytest.raises(TunnelDown):
         tunnel.dial("h", 1)
+
+
+def test_a_login_that_is_refused_is_tried_again_until_it_is_accepted(
+    tunnel: Tunnel, host: Host, changes: list[tuple[str, str]]
+) -> None:
+    tunnel.open()
+    host.failures = [LoginRefused("no key"), HostUnreachable("no route"), LoginRefused("no key")]
+    host.links[0].ended.set()
+    eventually(lambda: tunnel.state == "up" and len(host.links) == 2, "up")
+    assert changes[2] == ("reconnecting", "no key; tried again for 1h after the loss (--give-up)")
+
+
+def test_a_login_that_stays_refused_is_given_up(host: Host) -> None:
+    tunnel = Tunnel("acme", host.connect, give_up=0.1)
+    tunnel.open()
+    host.failures = [LoginRefused("no key")] * 1000
+    host.links[0].ended.set()
+    eventually(lambda: tunnel.state == "refused", "the end")
+    assert isinstance(tunnel.failure, LoginRefused)
+    assert len(host.failures) < 999
+    tunnel.close()
