@@ -86,6 +86,8 @@ class Instance(NamedTuple):
         """The instance after an event; raises `IllegalTransition`."""
         state = INSTANCE.after(self.state, event)
         moved = self if state is self.state else self.moved(state, now)
+        if event is InstanceEvent.GRANTED or event is InstanceEvent.RETURNED:
+            return moved  # first, since they happen at each lease
         match event:
             case InstanceEvent.LOST:
                 return moved._exited(self.state, now)

@@ -111,7 +111,7 @@ class Keeper:
             asyncio.create_task(self.instances.run()),
             asyncio.create_task(self.instances.starter.run()),
             asyncio.create_task(self.instances.prober.run()),
-            asyncio.create_task(self.reconciler.keep()),
+            asyncio.create_task(self.reconciler.run()),
             asyncio.create_task(self._reclaim()),
             asyncio.create_task(self._keep_size()),
             asyncio.create_task(self._become_ready()),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from socketpool.core.pool import Pool
     from socketpool.server.instances.blocks import Blocks
 
-BEAT = 10.0
+INTERVAL_SECONDS = 10.0
 ORPHAN_GRACE = 0.5
 
 log = logging.getLogger("socketpool.reconcile")
@@ -32,23 +32,25 @@ log = logging.getLogger("socketpool.reconcile")
 class Reconciler:
     """Keeps one pool and its machine in step."""
 
-    def __init__(self, pool: Pool, state: StateDir, blocks: Blocks, *, beat: float = BEAT) -> None:
+    def __init__(
+        self, pool: Pool, state: StateDir, blocks: Blocks, *, interval: float = INTERVAL_SECONDS
+    ) -> None:
         self.foreign: tuple[Foreign, ...] = ()
         self._pool = pool
         self._state = state
         self._blocks = blocks
-        self._beat = beat
+        self._interval = interval
         # Port -> its listening sockets and the process that was seen to own them.
         self._verified: dict[int, tuple[frozenset[str], int]] = {}
 
-    async def keep(self) -> None:
-        """Compare for ever."""
+    async def run(self) -> None:
+        """Compare for ever, at an interval."""
         while True:
             try:
                 await self.run_once()
             except (SocketpoolError, OSError, psutil.Error) as error:
                 log.warning("reconciling failed", extra={"error": str(error)})
-            await asyncio.sleep(self._beat)
+            await asyncio.sleep(self._interval)
 
     async def run_once(self) -> None:
         """Compare once."""
