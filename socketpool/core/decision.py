@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from socketpool.core.records import Instance
 
 
+Fact = Literal["halted", "operator_stopped", "probe_failed", "process_replaced"]
+
+
 class Reported(StrEnum):
     """What supervisord says of an instance."""
 
@@ -80,7 +83,7 @@ class Saw:
 class Note:
     """Note a fact about the instance."""
 
-    fact: Literal["halted", "operator_stopped", "probe_failed"]
+    fact: Fact
     value: bool
 
 
@@ -266,7 +269,11 @@ class _Decision:
         if pid == self._instance.last_pid:
             pid = 0  # supervisord has not noticed the exit yet that the kernel told us
         if self._instance.pid and pid != self._instance.pid:
+            was_replaced = self._instance.process_replaced
             self.lose()
+            if pid and not was_replaced:
+                # The exit was missed, so this process may have been there during the lease already.
+                self._note("process_replaced", value=False)
         if pid and pid != self._instance.pid:
             self._saw(pid)
 
@@ -363,9 +370,7 @@ class _Decision:
         self.actions.append(Saw(pid))
         self._instance = self._instance.saw(pid)
 
-    def _note(
-        self, fact: Literal["halted", "operator_stopped", "probe_failed"], *, value: bool
-    ) -> None:
+    def _note(self, fact: Fact, *, value: bool) -> None:
         if getattr(self._instance, fact) is not value:
             self.actions.append(Note(fact, value))
             self._instance = self._instance.noting(fact, value=value)

@@ -123,6 +123,11 @@ CASES: dict[str, tuple[Instance, Observation, list[Any]]] = {
         RUNNING,
         [Saw(7), Happen(SPAWNED)],
     ),
+    "another process is found that may have served the lease too": (
+        instance("recycling", pid=6),
+        RUNNING,
+        [Happen(LOST), Note("process_replaced", value=False), Saw(7), Stop()],
+    ),
     "an operator had stopped it while it was leased": (
         instance("recycling", operator_stopped=True),
         report("stopped"),
