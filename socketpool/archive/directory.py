@@ -60,10 +60,10 @@ class DirectorySource(Closes):
             raise unreadable(os.fsencode(path), error) from error
         self._files = ExitStack()
 
-    def offers(self) -> Iterator[tuple[bytes, int, int, str]]:
+    def offers(self) -> Iterator[tuple[bytes, int, int, str, bytes, bool]]:
         """Every file and link below the directory, by name."""
         for name, size, never in self._found:
-            yield name, size, size, never
+            yield name, size, size, never, b"", False
 
     def signature(self) -> str:
         """Directories are never signed."""

@@ -8,12 +8,28 @@ from __future__ import annotations
 
 import re
 import unicodedata
+import zlib
+from typing import Final
+
+from socketpool.archive.ziprecords import UNICODE_PATH_ID, find_field
 
 _SHOWN = 200
 # Most names are plain, and matching this once is cheaper than searching for each oddity.
 _PLAIN = re.compile(rb"[A-Za-z0-9_-]+(?:[./ ][A-Za-z0-9_-]+)*")
 _UNSAFE = re.compile(rb"[\x00-\x1f\x7f]|(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\]|^[A-Za-z]:|^$")
 _ODD = re.compile(rb"\\|//|(?:^|/)\./|[. ](?:/|$)")
+
+_MULTI_BYTE: Final = ("cp932", "euc_jp", "gbk", "gb18030", "big5", "big5hkscs", "cp949", "johab")
+_CODE_PAGES: Final = (
+    *_MULTI_BYTE,
+    *("cp437", "cp720", "cp737", "cp775", "cp850", "cp852", "cp855", "cp857", "cp858", "cp860"),
+    *("cp861", "cp862", "cp863", "cp864", "cp865", "cp866", "cp869", "cp874", "cp1125"),
+    *("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258"),
+    *("koi8_r", "koi8_u", "mac_roman", "mac_cyrillic", "mac_greek", "mac_latin2", "mac_turkish"),
+    *("latin_1", "iso8859_2", "iso8859_5", "iso8859_6", "iso8859_7", "iso8859_8", "iso8859_9"),
+    "iso8859_15",
+)
+"""Encodings in which systems have written names into zips."""
 
 
 def text(raw: bytes) -> str:
@@ -65,6 +81,45 @@ def readings(raw: bytes) -> tuple[str, ...]:
         return (_tidy(folded) if odd else folded,)
     texts = {fold(text(raw)), fold(raw.decode("cp437"))}
     return tuple(sorted(_tidy(each) if odd else each for each in texts))
+
+
+def every_reading(raw: bytes, *, single_byte: bool) -> frozenset[str]:
+    """The folded texts that any program could see in a name whose encoding is not certain.
+
+    Without ``single_byte`` only encodings are tried in which characters hide ASCII: for patterns
+    in ASCII all others are alike.
+    """
+    found = set(readings(raw))
+    for page in _CODE_PAGES if single_byte else _MULTI_BYTE:
+        try:
+            decoded = raw.decode(page)
+        except UnicodeDecodeError:
+            continue
+        found.add(_tidy(fold(decoded)))
+    return frozenset(found)
+
+
+def unicode_path(extra: bytes, name: bytes) -> tuple[bytes, bool]:
+    """The name in a Unicode path field, and whether its checksum is that of ``name``.
+
+    Windows programs write one beside a name in the system's code page.  The name is empty when
+    there is none.
+    """
+    found = find_field(extra, UNICODE_PATH_ID)
+    if found is None or found[1] - found[0] < 6:
+        return b"", False
+    start, end = found
+    stated = int.from_bytes(extra[start + 1 : start + 5], "little")
+    return extra[start + 5 : end], stated == zlib.crc32(name)
+
+
+def is_certain(raw: bytes) -> bool:
+    """Whether all programs agree on the characters, or should: ASCII and UTF-8."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def fold(name: str) -> str:

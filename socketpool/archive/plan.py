@@ -38,18 +38,23 @@ if TYPE_CHECKING:
 
 
 class Offer(NamedTuple):
-    """A member as a source offers it; ``never`` says why it can't be sent, if so."""
+    """A member as a source offers it."""
 
     name: bytes
     size: int
     packed: int
     never: str
+    """Why it can't be sent; empty if it can."""
+    other: bytes
+    """A second name that the archive gives it; empty without one."""
+    known: bool
+    """Whether one of the names is certain to be Unicode."""
 
 
 class Source(Protocol):
     """Something with members: a zip or a directory.  Offers must come in a stable order."""
 
-    def offers(self) -> Iterator[tuple[bytes, int, int, str]]:
+    def offers(self) -> Iterator[tuple[bytes, int, int, str, bytes, bool]]:
         """Every member as the fields of an :class:`Offer`."""
 
 
@@ -91,7 +96,7 @@ class Plan:
 
     def __iter__(self) -> Iterator[PlannedMember]:
         """The members with their decisions; reads the source again."""
-        for verdict, (name, size, packed, _) in zip(
+        for verdict, (name, size, packed, *_) in zip(
             self._verdicts, self.source.offers(), strict=True
         ):
             yield PlannedMember(name, size, packed, *self._decisions[verdict])
@@ -130,8 +135,8 @@ def make_plan(source: Source, policy: Policy, is_implodable: Hook | None = None)
     known: dict[Decision | str, int] = {}
     verdicts, sent, decisions, totals = plan._verdicts, plan.sent, plan._decisions, plan._totals
     decide = policy.decide
-    for ordinal, (name, size, packed, never) in enumerate(source.offers()):
-        decision = Decision(send=False, rule=never) if never else decide(name)
+    for ordinal, (name, size, packed, never, other, certain) in enumerate(source.offers()):
+        decision = Decision(send=False, rule=never) if never else decide(name, other, known=certain)
         if decision.send:
             if is_implodable is not None and _held_back(
                 is_implodable, Candidate(name, size, packed)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import yaml
 
 from socketpool.archive.limits import DEFAULT_LIMITS, Limits
-from socketpool.archive.names import readings, show
+from socketpool.archive.names import every_reading, is_certain, readings, show
 from socketpool.archive.rules import InvalidPattern, RuleSet
 from socketpool.errors import ConfigError
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PROJECT_FILE: Final = ".socketpool.yml"
 NOT_INCLUDED: Final = "not included"
+UNDECIDED: Final = "encoding of the name unknown, and deny has names beyond ASCII"
 
 _LISTS = ("include", "deny")
 _KEYS = (*_LISTS, "defaults", "limits")
@@ -64,19 +65,23 @@ class Policy:
         self.include = RuleSet(include)
         self.deny = RuleSet(deny, copies=True)
         self._sent = {each: Decision(True, f"include: {each}") for each in include}  # noqa: FBT003
+        self._denies_beyond_ascii = not all(map(str.isascii, deny))
         self._silent = Decision(send=False, rule=NOT_INCLUDED)
 
-    def decide(self, name: bytes) -> Decision:
+    def decide(self, name: bytes, other: bytes = b"", *, known: bool = False) -> Decision:
         """Whether the member with this raw name may leave.
 
         A name that programs read in different ways leaves only if it may in every reading, and
-        the name of a copy only if that of the original may.
+        the name of a copy only if that of the original may.  ``other`` is a second name that the
+        archive gives the member; ``known`` says that one of them is certain to be Unicode.
         """
         texts = readings(name)
+        if other:
+            texts = (*texts, *readings(other))
         for text in texts:
             denied = self.deny.match(text)
             if denied is not None:
-                return Decision(send=False, rule=f"deny: {denied}")
+                return _kept(denied)
         for text in texts:
             included = self.include.match(text)
             if included is None:
@@ -84,8 +89,26 @@ class Policy:
         for text in texts:
             denied = self.deny.match_copy(text)
             if denied is not None:
-                return Decision(send=False, rule=f"deny: {denied}")
+                return _kept(denied)
+        if not (known or name.isascii()):
+            decision = self._decide_uncertain(name, utf8=is_certain(name))
+            if decision is not None:
+                return decision
         return self._sent[included] if included else self._silent
+
+    def _decide_uncertain(self, name: bytes, *, utf8: bool) -> Decision | None:
+        """Whether a name stays because of what it could be in some code page."""
+        for text in every_reading(name, single_byte=self._denies_beyond_ascii):
+            denied = self.deny.match(text) or self.deny.match_copy(text)
+            if denied is not None:
+                return _kept(denied)
+        if self._denies_beyond_ascii and not utf8:
+            return Decision(send=False, rule=UNDECIDED)
+        return None
+
+
+def _kept(pattern: str) -> Decision:
+    return Decision(send=False, rule=f"deny: {pattern}")
 
 
 class _Lists(NamedTuple):

@@ -23,7 +23,7 @@ from socketpool.archive.implode import Imploded, ImplodedZip, copy_segments, imp
 from socketpool.archive.limits import DEFAULT_LIMITS, Limits
 from socketpool.archive.manifest import ZIP
 from socketpool.archive.merge import merge
-from socketpool.archive.names import is_unsafe
+from socketpool.archive.names import is_certain, is_unsafe, unicode_path
 from socketpool.archive.reader import Archive
 from socketpool.archive.signatures import signature
 from socketpool.errors import UsageError
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from socketpool.archive.plan import Plan
     from socketpool.archive.report import MergeReport
 
-_JUDGED = Struct("<8x2H8x2LH8xL")
+_JUDGED = Struct("<8x2H8x2L2H6xL")
+_UNICODE_PATH = r.UNICODE_PATH_ID.to_bytes(2, "little")
 _METHODS = {
     9: "Deflate64",
     12: "bzip2",
@@ -58,13 +59,15 @@ class ZipSource(Closes):
         self.archive = Archive.open(path, limits)
         self._twice = self.archive.duplicates()
 
-    def offers(self) -> Iterator[tuple[bytes, int, int, str]]:
+    def offers(self) -> Iterator[tuple[bytes, int, int, str, bytes, bool]]:
         """Every member in the order of the directory, and why it can't be sent, if so."""
         archive, twice = self.archive, self._twice
         directory = archive.directory
         for ordinal, start in enumerate(archive.starts):
-            flags, method, packed, size, length, external = _JUDGED.unpack_from(directory, start)
-            name = directory[start + 46 : start + 46 + length]
+            judged = _JUDGED.unpack_from(directory, start)
+            flags, method, packed, size, length, extra_length, external = judged
+            end = start + 46 + length
+            name = directory[start + 46 : end]
             if r.M32 in (packed, size):
                 member = archive.member(ordinal)
                 packed, size = member.packed, member.size
@@ -76,7 +79,16 @@ class ZipSource(Closes):
                 and ordinal not in twice
                 and not is_unsafe(name)
             )
-            yield name, size, packed, "" if plain else self._why_never(ordinal)
+            other, known = b"", False
+            if not plain:
+                why = self._why_never(ordinal)
+            else:
+                why = ""
+                if directory.find(_UNICODE_PATH, end, end + extra_length) >= 0:
+                    other, known = unicode_path(directory[end : end + extra_length], name)
+                    why = "unsafe name" if other and is_unsafe(other) else ""
+                known = known or (flags & r.UTF8 != 0 and is_certain(name))
+            yield name, size, packed, why, other, known
 
     def signature(self) -> str:
         """What signs the archive; empty when nothing does."""

@@ -39,6 +39,7 @@ FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors that mean: no room."""
 
 ZIP64_ID: Final = 1
+UNICODE_PATH_ID: Final = 0x7075
 FIRST_DATE: Final = 0x00210000
 """1980-01-01, the first date the format knows."""
 
