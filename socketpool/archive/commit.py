@@ -68,14 +68,15 @@ class Replacement(Closes):
     Raises :class:`CommitFailed` (:class:`NoSpace` when the disk is full) from every method.
     """
 
-    def __init__(self, folder: int, name: bytes) -> None:
+    def __init__(self, folder: int, name: bytes, temporary: bytes = b"") -> None:
+        """``temporary`` is the name that the file has until then; made up if empty."""
         self.position = 0
         self._folder = folder
         self._name = name
         self._buffer = bytearray()
         self._pending = True
         try:
-            self.fd, self._temporary = self._create()
+            self.fd, self._temporary = self._create() if not temporary else self._named(temporary)
         except OSError as error:
             raise failed(error, name) from error
 
@@ -94,6 +95,19 @@ class Replacement(Closes):
                 if os.fstat(fd).st_nlink:
                     return fd, name
             os.close(fd)
+
+    def _named(self, name: bytes) -> tuple[int, bytes]:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(name, flags, 0o600, dir_fd=self._folder), name
+
+    def leave(self) -> None:
+        """Bring the file to the disk under its temporary name, for somebody else to rename."""
+        self.flush()
+        try:
+            os.fsync(self.fd)
+        except OSError as error:
+            raise failed(error, self._name) from error
+        self._pending = False
 
     def close(self) -> None:
         """Give up the file; what was not committed goes."""

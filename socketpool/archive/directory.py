@@ -1,15 +1,15 @@
 """A directory instead of a zip: the same plan, implode and merge over files.
 
 Files are opened from the root folder by folder and no symlink on the way is followed, so nothing
-outside can be read or written.  A merge checks everything that came back first and then replaces
-changed files one by one, each atomically.
+outside can be read or written.  A merge checks everything that came back first, stages the changed
+files and replaces all of them or none (see :mod:`socketpool.archive.transaction`).
 """
 
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
-import stat
 import tempfile
 import zlib
 from array import array
@@ -17,29 +17,41 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 from socketpool.archive.closing import Closes
-from socketpool.archive.commit import Replacement, check_backup_suffix, failed, sweep
+from socketpool.archive.commit import check_backup_suffix
+from socketpool.archive.foldercopy import FolderCopy
 from socketpool.archive.inflate import check_claims, check_total, chunks, verify
 from socketpool.archive.limits import DEFAULT_LIMITS, Limits
 from socketpool.archive.manifest import DIRECTORY, Identity, Manifest
 from socketpool.archive.matching import Matcher
 from socketpool.archive.names import is_unsafe, is_utf8, show
+from socketpool.archive.opening import FOLDER_FLAGS, open_file
+from socketpool.archive.plan import UNREADABLE
 from socketpool.archive.reader import Archive
 from socketpool.archive.receipt import digest_members
-from socketpool.archive.refusals import ArchiveBusy, ArchiveChanged, BadManifest, SourceUnreadable
+from socketpool.archive.refusals import ArchiveBusy, ArchiveChanged, BadManifest
 from socketpool.archive.report import Changes, MergeReport, View
+from socketpool.archive.transaction import (
+    OURS,
+    Transaction,
+    check_replaceable,
+    is_interrupted,
+    recover,
+    settle,
+)
+from socketpool.archive.transaction import Change as FileChange
 from socketpool.archive.writer import CanonicalWriter, unreadable
+from socketpool.errors import ArchiveError
 from socketpool.system.filerange import FileRange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from socketpool.archive.commit import Replacement
     from socketpool.archive.plan import Plan
     from socketpool.archive.receipt import SentMember
 
 _CHUNK = 1 << 18
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class DirectorySource(Closes):
@@ -54,7 +66,13 @@ class DirectorySource(Closes):
         except OSError as error:
             raise unreadable(os.fsencode(path), error) from error
         try:
+            if is_interrupted(self.fd):
+                with DirectoryLock(path):
+                    settle(self.fd)
             self._found = sorted(_walk(self.fd))
+        except ArchiveError:
+            os.close(self.fd)
+            raise
         except OSError as error:
             os.close(self.fd)
             raise unreadable(os.fsencode(path), error) from error
@@ -90,7 +108,7 @@ class ImplodedDirectory:
         self._packed = packed
         writer = CanonicalWriter(packed)
         for ordinal, name in files:
-            fd = _open_file(root, name)
+            fd = open_file(root, name)
             try:
                 written = writer.add(name, utf8=is_utf8(name), source=fd)
             finally:
@@ -119,21 +137,22 @@ def merge_directory(
     returned: Path,
     manifest: Manifest,
     *,
+    output: Path | None = None,
     backup: str = "",
     limits: Limits = DEFAULT_LIMITS,
     digests: bool = False,
 ) -> MergeReport:
-    """Put the changed members of ``returned`` over their files below ``root``.
+    """Put the changed members of ``returned`` over their files below ``root``, or below a copy.
 
     A file is replaced only if it still has the content that was sent.  Raises
-    :class:`~socketpool.errors.ArchiveError`; before the first replacement nothing is touched, and a
-    failure later leaves whole files, some of them already new.
+    :class:`~socketpool.errors.ArchiveError` with nothing replaced.
     """
     if backup:
         check_backup_suffix(backup)
     if manifest.kind != DIRECTORY:
         raise BadManifest("The manifest is that of a zip, not of a directory.")
     with DirectoryLock(root) as folder, Archive.open(returned, limits) as new:
+        settle(folder.fd)
         todo, unchanged = _sort(folder.fd, new, manifest)
         arrived = [new.member(change.incoming) for change in todo]
         changes = Changes(
@@ -142,19 +161,63 @@ def merge_directory(
             array("Q", (member.size for member in arrived)),
             array("I", (member.crc for member in arrived)),
         )
-        swept: set[bytes] = set()
-        for change in todo:
-            digest = _replace(folder.fd, new, change, manifest, backup=backup, swept=swept)
-            if digests:
-                changes.add_digest(digest)
+        if output is not None:
+            with FolderCopy(folder.fd, output) as copy:
+                _replace_all(copy.fd, new, todo, manifest, changes, backup="", digests=digests)
+                copy.commit()
+        elif todo:
+            for change in todo:
+                check_replaceable(folder.fd, change.name)
+            _replace_all(folder.fd, new, todo, manifest, changes, backup=backup, digests=digests)
     return MergeReport(
-        path=root,
+        path=root if output is None else output,
         changed=changes.view(),
         unchanged=View(len(unchanged), lambda at: manifest.name(unchanged[at])),
         missing=len(manifest) - len(todo) - len(unchanged),
-        written=bool(todo),
+        written=bool(todo) or output is not None,
         backup=None,
     )
+
+
+def _replace_all(
+    root: int,
+    new: Archive,
+    todo: list[_Change],
+    manifest: Manifest,
+    changes: Changes,
+    *,
+    backup: str,
+    digests: bool,
+) -> None:
+    facts = [manifest[change.row] for change in todo]
+    members = [new.member(change.incoming) for change in todo]
+    transaction = Transaction(
+        root,
+        [
+            FileChange(sent.name, sent.crc, sent.size, member.crc, member.size)
+            for sent, member in zip(facts, members, strict=True)
+        ],
+        backup,
+    )
+    try:
+        for at, change in enumerate(todo):
+            check = functools.partial(_check_unchanged, manifest=manifest, row=change.row)
+            digest = _stage(transaction, at, new, change.incoming, check)
+            if digests:
+                changes.add_digest(digest)
+    except BaseException:
+        transaction.roll_back()
+        raise
+    transaction.commit()
+
+
+def recover_directory(root: Path, *, finish: bool) -> int:
+    """Finish a merge that was killed, or roll it back; how many files it was about.
+
+    Raises :class:`~socketpool.errors.ArchiveError`.
+    """
+    with DirectoryLock(root) as folder:
+        return recover(folder.fd, finish=finish)
 
 
 class DirectoryLock(Closes):
@@ -200,7 +263,7 @@ def _sort(root: int, new: Archive, manifest: Manifest) -> tuple[list[_Change], a
         if is_unsafe(member.name):
             raise BadManifest(f"The manifest names {show(member.name)}, which is never sent.")
         verify(member, new.read, new.local(member).data)
-        fd = _open_file(root, member.name)
+        fd = open_file(root, member.name)
         try:
             _check_unchanged(fd, manifest, row)
         finally:
@@ -209,36 +272,22 @@ def _sort(root: int, new: Archive, manifest: Manifest) -> tuple[list[_Change], a
     return todo, unchanged
 
 
-def _replace(
-    root: int, new: Archive, change: _Change, manifest: Manifest, *, backup: str, swept: set[bytes]
+def _stage(
+    transaction: Transaction, at: int, new: Archive, incoming: int, check: Callable[[int], None]
 ) -> bytes:
-    """Replace one file; the SHA-256 of its new content."""
+    """Write one new file beside the old one; the SHA-256 of its content."""
     import hashlib  # noqa: PLC0415 - loads a large library
 
-    above, _, last = change.name.rpartition(b"/")
-    folder = _open_parent(root, change.name)
-    try:
-        if above not in swept:
-            sweep(folder)
-            swept.add(above)
-        digest = hashlib.sha256()
-        member = new.member(change.incoming)
-        old = _open_at(folder, last, change.name)
-        try:
-            with Replacement(folder, last) as out:
-                out.preserve(old)
-                for chunk in chunks(member, new.read, new.local(member).data):
-                    digest.update(chunk)
-                    out.write(chunk)
-                _check_unchanged(old, manifest, change.row)
-                _check_same(folder, last, old, change.name)
-                out.commit(backup=backup)
-        finally:
-            os.close(old)
-    except OSError as error:
-        raise failed(error, change.name) from error
-    finally:
-        os.close(folder)
+    digest = hashlib.sha256()
+    member = new.member(incoming)
+
+    def fill(out: Replacement, old: int) -> None:
+        for chunk in chunks(member, new.read, new.local(member).data):
+            digest.update(chunk)
+            out.write(chunk)
+        check(old)
+
+    transaction.stage(at, fill)
     return digest.digest()
 
 
@@ -252,8 +301,15 @@ def _walk(root: int) -> Iterator[tuple[bytes, int, str]]:
                 for entry in entries:
                     last = os.fsencode(entry.name)
                     name = above + last
+                    if OURS.fullmatch(last):
+                        continue
                     if entry.is_dir(follow_symlinks=False):
-                        pending.append((name + b"/", os.open(last, _FOLDER, dir_fd=fd)))
+                        try:
+                            below = os.open(last, FOLDER_FLAGS, dir_fd=fd)
+                        except PermissionError:
+                            yield name + b"/", 0, UNREADABLE
+                        else:
+                            pending.append((name + b"/", below))
                     elif entry.is_symlink():
                         yield name, 0, "symbolic link"
                     elif not entry.is_file(follow_symlinks=False):
@@ -263,39 +319,6 @@ def _walk(root: int) -> Iterator[tuple[bytes, int, str]]:
                         yield name, size, "unsafe name" if is_unsafe(name) else ""
         finally:
             os.close(fd)
-
-
-def _open_parent(root: int, name: bytes) -> int:
-    """The folder of a member, reached without following any link."""
-    fd = os.dup(root)
-    for part in name.split(b"/")[:-1]:
-        try:
-            below = os.open(part, _FOLDER, dir_fd=fd)
-        except OSError as error:
-            raise unreadable(name, error) from error
-        finally:
-            os.close(fd)
-        fd = below
-    return fd
-
-
-def _open_file(root: int, name: bytes) -> int:
-    folder = _open_parent(root, name)
-    try:
-        return _open_at(folder, name.rpartition(b"/")[2], name)
-    finally:
-        os.close(folder)
-
-
-def _open_at(folder: int, last: bytes, name: bytes) -> int:
-    try:
-        fd = os.open(last, _FILE, dir_fd=folder)
-    except OSError as error:
-        raise unreadable(name, error) from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise SourceUnreadable(f"{show(name)} is not a regular file.")
-    return fd
 
 
 def _check_unchanged(fd: int, manifest: Manifest, row: int) -> None:
@@ -309,12 +332,6 @@ def _check_unchanged(fd: int, manifest: Manifest, row: int) -> None:
             break
     if (crc, size) != (sent.crc, sent.size):
         raise _changed(sent.name)
-
-
-def _check_same(folder: int, last: bytes, fd: int, name: bytes) -> None:
-    now = os.stat(last, dir_fd=folder, follow_symlinks=False)
-    if not os.path.samestat(now, os.fstat(fd)):
-        raise _changed(name)
 
 
 def _changed(name: bytes) -> ArchiveChanged:

@@ -8,16 +8,20 @@ kept as one number a member.
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from socketpool.archive.names import show, text
 from socketpool.archive.policy import Decision
-from socketpool.archive.refusals import HookFailed
+from socketpool.archive.refusals import HookFailed, SourceUnreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from socketpool.archive.policy import Policy
+
+
+UNREADABLE: Final = "folder that can't be read"
+"""What a source says of a folder that it offers because it can't look into it."""
 
 
 class Candidate(NamedTuple):
@@ -136,7 +140,12 @@ def make_plan(source: Source, policy: Policy, is_implodable: Hook | None = None)
     verdicts, sent, decisions, totals = plan._verdicts, plan.sent, plan._decisions, plan._totals
     decide = policy.decide
     for ordinal, (name, size, packed, never, other, certain) in enumerate(source.offers()):
-        decision = Decision(send=False, rule=never) if never else decide(name, other, known=certain)
+        if never == UNREADABLE:
+            decision = _judge_unreadable(name, policy)
+        elif never:
+            decision = Decision(send=False, rule=never)
+        else:
+            decision = decide(name, other, known=certain)
         if decision.send:
             if is_implodable is not None and _held_back(
                 is_implodable, Candidate(name, size, packed)
@@ -156,6 +165,17 @@ def make_plan(source: Source, policy: Policy, is_implodable: Hook | None = None)
         total[0] += 1
         total[1] += size
     return plan
+
+
+def _judge_unreadable(name: bytes, policy: Policy) -> Decision:
+    """A folder that can't be read is no failure if nothing in it may leave anyway."""
+    decision = policy.decide(name + b"x")
+    if decision.rule.startswith("deny: "):
+        return Decision(send=False, rule=f"{UNREADABLE}; {decision.rule}")
+    raise SourceUnreadable(
+        f"the folder {show(name)} can't be read",
+        hint='make it readable, or add it to "deny" in the policy; nothing was sent',
+    )
 
 
 _HOOK = Decision(send=False, rule="held back by is_implodable")

@@ -129,6 +129,12 @@ class CannotPreserve(CommitFailed):
     code = "cannot-preserve"
 
 
+class MergeInterrupted(ArchiveError):
+    """A merge into a directory was killed between its first and its last replaced file."""
+
+    code = "merge-interrupted"
+
+
 class SourceUnreadable(ArchiveError):
     """The archive or directory can't be opened or read."""
 

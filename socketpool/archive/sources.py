@@ -26,7 +26,8 @@ from socketpool.archive.merge import merge
 from socketpool.archive.names import is_certain, is_unsafe, unicode_path
 from socketpool.archive.reader import Archive
 from socketpool.archive.signatures import signature
-from socketpool.errors import UsageError
+from socketpool.archive.targets import check_place, check_room, check_target
+from socketpool.archive.transaction import check_replaceable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,11 +167,38 @@ def merge_into(
             allow_signed=allow_signed,
             digests=digests,
         )
-    if output is not None:
-        raise UsageError(
-            "A directory is merged in place; it can't be written to another file.",
-            hint="Copy the directory first, or use --backup.",
-        )
     return merge_directory(
-        original, returned, manifest, backup=backup, limits=limits, digests=digests
+        original,
+        returned,
+        manifest,
+        output=output,
+        backup=backup,
+        limits=limits,
+        digests=digests,
     )
+
+
+def check_mergeable(path: Path, plan: Plan, *, output: Path | None = None) -> None:
+    """Refuse before anything is sent what a merge into ``path`` or ``output`` would refuse.
+
+    Read-only files and folders, files of other users, a place that doesn't exist, a disk that is
+    full.  Raises :class:`~socketpool.errors.ArchiveError`.
+    """
+    if output is not None:
+        check_place(output, path)
+    elif not path.is_dir():
+        check_target(Path(os.path.realpath(path)))
+    else:
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for each in plan:
+                if each.send:
+                    check_replaceable(folder, each.name)
+        finally:
+            os.close(folder)
+    room = plan.sent_bytes if path.is_dir() and output is None else _size(path, plan)
+    check_room(output.absolute().parent if output is not None else path, room)
+
+
+def _size(path: Path, plan: Plan) -> int:
+    return plan.sent_bytes + plan.kept_bytes if path.is_dir() else path.stat().st_size

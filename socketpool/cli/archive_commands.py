@@ -152,6 +152,28 @@ def merge(
     _print_report(report)
 
 
+@archive.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--finish/--roll-back", "finish", default=None, help="Which way to go.")
+def recover(folder: Path, *, finish: bool | None) -> None:
+    """Finish or take back a merge into FOLDER that was interrupted."""
+    from socketpool.archive.directory import recover_directory
+    from socketpool.errors import UsageError
+
+    if finish is None:
+        raise UsageError(
+            "say which way to go",
+            hint="--finish puts the other new files in place, --roll-back takes the old ones back",
+        )
+    files = recover_directory(folder, finish=finish)
+    if not files:
+        click.echo("nothing was interrupted there")
+    elif finish:
+        click.echo(f"{files:,} files are new")
+    else:
+        click.echo(f"{files:,} files are as they were before")
+
+
 def _manifest_of(original: Path, policy_file: Path | None) -> Manifest:
     """Without a manifest, what the policy would send now is what may come back."""
     from socketpool.archive.plan import make_plan

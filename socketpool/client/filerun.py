@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from socketpool.archive.commit import check_backup_suffix
 from socketpool.archive.policy import find_policy
 from socketpool.archive.receipt import build_receipt, write_receipt
 from socketpool.archive.refusals import SignedArchive, SourceUnreadable
-from socketpool.archive.sources import ZipSource, merge_into
+from socketpool.archive.sources import ZipSource, check_mergeable, merge_into
 from socketpool.client.attempts import run_step
 from socketpool.client.reporter import Reporter, Step
 from socketpool.client.serviceclients import DownloadClient, Portion, UploadClient, VendorClient
@@ -91,6 +92,10 @@ class Trip:
         policy = find_policy(self._path, self._wishes.policy)
         self._limits = policy.limits
         self._plan = self._uploader.prepare(source, policy)
+        if returns:
+            check_mergeable(self._path, self._plan, output=self._wishes.output)
+            if self._wishes.backup:
+                check_backup_suffix(self._wishes.backup)
         note_plan(self.summary, self._plan, source, self._uploader)
         self.summary.seconds = time.monotonic() - clock
 

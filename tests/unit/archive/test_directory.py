@@ -15,7 +15,6 @@ from socketpool.archive.manifest import Manifest
 from socketpool.archive.plan import make_plan
 from socketpool.archive.policy import default_policy
 from socketpool.archive.sources import merge_into, open_source
-from socketpool.errors import UsageError
 from tests.support.archives import Spec, build, canonical
 from tests.unit.archive.engine import stream
 
@@ -157,5 +156,3 @@ def test_manifests_fit_one_kind_only(site: Path) -> None:
     archive.write_bytes(build([Spec(b"index.html", b"x")]).data)
     with pytest.raises(e.BadManifest):
         merge_into(archive, archive, manifest)
-    with pytest.raises(UsageError):
-        merge_into(site, archive, manifest, output=site.parent / "o")
