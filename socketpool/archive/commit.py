@@ -13,6 +13,7 @@ import os
 import re
 import stat
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from socketpool.archive.closing import Closes
@@ -200,14 +201,16 @@ class Replacement(Closes):
             if not key.startswith("security."):  # labels are the system's to give
                 raise
 
-    def commit(self, *, backup: str = "") -> None:
-        """Make the file the target, on disk before and after; keep the old one as name+backup."""
+    def commit(self, *, backup: str = "") -> bytes:
+        """Make the file the target, on disk before and after; keep the old one as name+backup.
+
+        Returns the backup's name, which has a number behind it when an earlier backup is there.
+        """
         self.flush()
         folder, name = self._folder, self._name
         try:
             os.fsync(self.fd)
-            if backup:
-                self._keep_old(name + os.fsencode(backup))
+            kept = keep_old(folder, name, name + os.fsencode(backup)) if backup else b""
             os.rename(self._temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             self._pending = False
         except OSError as error:
@@ -220,16 +223,25 @@ class Replacement(Closes):
                 f" {error.strerror}.",
                 hint="Check the disk; a power failure now could bring the old one back.",
             ) from error
+        return kept
 
-    def _keep_old(self, backup: bytes) -> None:
-        """Link the old file to its second name; a link is whole or absent, a copy may be torn."""
-        folder, temporary = self._folder, temporary_name(backup)
-        os.link(self._name, temporary, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+
+def keep_old(folder: int, name: bytes, backup: bytes) -> bytes:
+    """Give the file a second name, with a number behind it if it is taken; the name it got.
+
+    A link is whole or absent, a copy may be torn; and no earlier backup is overwritten.  Raises
+    OSError.
+    """
+    for number in count():
+        kept = backup if not number else b"%s.%d" % (backup, number)
         try:
-            os.rename(temporary, backup, src_dir_fd=folder, dst_dir_fd=folder)
-        except OSError:
-            os.unlink(temporary, dir_fd=folder)
-            raise
+            os.link(name, kept, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        except FileExistsError:
+            there = os.stat(kept, dir_fd=folder, follow_symlinks=False)
+            if not os.path.samestat(there, os.stat(name, dir_fd=folder, follow_symlinks=False)):
+                continue
+        return kept
+    raise AssertionError  # pragma: no cover - count() has no end
 
 
 def check_backup_suffix(suffix: str) -> None:

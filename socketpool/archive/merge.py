@@ -87,8 +87,7 @@ def merge(
         if todo.rows and not allow_signed:
             check_unsigned(old)
         needed = bool(todo.rows) or target != place
-        if needed:
-            _write(old, new, todo, changes, wishes)
+        kept = _write(old, new, todo, changes, wishes) if needed else b""
     unchanged = todo.unchanged
     return MergeReport(
         path=target,
@@ -96,7 +95,7 @@ def merge(
         unchanged=View(len(unchanged), lambda at: manifest.name(unchanged[at])),
         missing=len(manifest) - len(todo.rows) - len(unchanged),
         written=needed,
-        backup=target.with_name(target.name + backup) if backup and needed else None,
+        backup=target.with_name(os.fsdecode(kept)) if kept else None,
     )
 
 
@@ -141,8 +140,8 @@ def _sort(old: Archive, new: Archive, manifest: Manifest) -> _Sorted:
     return _Sorted(rows, ordinals, incoming, sizes, crcs, unchanged)
 
 
-def _write(old: Archive, new: Archive, todo: _Sorted, changes: Changes, wishes: _Wishes) -> None:
-    """Make the merged archive, read it back, and put it in its place."""
+def _write(old: Archive, new: Archive, todo: _Sorted, changes: Changes, wishes: _Wishes) -> bytes:
+    """Make the merged archive, read it back, and put it in its place; the backup's name."""
     target = wishes.target
     folder = open_folder(target.parent)
     try:
@@ -164,7 +163,7 @@ def _write(old: Archive, new: Archive, todo: _Sorted, changes: Changes, wishes: 
             on_digest = changes.add_digest if wishes.digests else None
             read_back(out.fd, checksum, old, new, done, on_digest=on_digest)
             _check_still_there(old, wishes.place)
-            out.commit(backup=wishes.backup)
+            return out.commit(backup=wishes.backup)
     finally:
         os.close(folder)
 

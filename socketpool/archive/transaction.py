@@ -18,7 +18,7 @@ import zlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from socketpool.archive.commit import Replacement, failed
+from socketpool.archive.commit import Replacement, failed, keep_old
 from socketpool.archive.names import is_unsafe, show
 from socketpool.archive.opening import open_at, open_parent
 from socketpool.archive.refusals import (
@@ -243,10 +243,8 @@ def _clean_up(root: int, transaction: str, changes: Sequence[Change], backup: st
         with _Parent(root, change.name) as (folder, last), suppress(FileNotFoundError):
             old = _old(transaction, at, last)
             if backup:
-                kept = last + os.fsencode(backup)
-                os.rename(old, kept, src_dir_fd=folder, dst_dir_fd=folder)
-            else:
-                os.unlink(old, dir_fd=folder)
+                keep_old(folder, old, last + os.fsencode(backup))
+            os.unlink(old, dir_fd=folder)
 
 
 def _roll_back(root: int, transaction: str, changes: Sequence[Change]) -> None:

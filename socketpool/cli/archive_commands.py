@@ -264,3 +264,5 @@ def _print_report(report: MergeReport) -> None:
         f"{len(report.changed):,} changed, {len(report.unchanged):,} unchanged,"
         f" {report.missing:,} not returned: {where}" + ("" if report.written else " is as it was")
     )
+    if report.backup:
+        console.print(escape(f"the old file is {report.backup}"))

@@ -249,3 +249,16 @@ def test_signing_blocks_and_signed_directories_are_refused(engine: Engine) -> No
 def test_a_manifest_with_names_is_not_signed(engine: Engine) -> None:
     data = build([Spec(b"a.html", b"old"), Spec(b"META-INF/MANIFEST.MF", b"x")]).data
     assert engine.merge(data, NEW) != data
+
+
+def test_a_backup_never_overwrites_an_earlier_one(engine: Engine) -> None:
+    first = build([Spec(b"a.html", b"first")]).data
+    second = engine.merge(first, {b"a.html": b"second"}, backup=".bak")
+    assert engine.report is not None
+    assert engine.report.backup == engine.folder / "original.zip.bak"
+    third = engine.merge(second, {b"a.html": b"third"}, backup=".bak")
+    assert engine.report.backup == engine.folder / "original.zip.bak.1"
+    engine.merge(third, {b"a.html": b"fourth"}, backup=".bak")
+    assert (engine.folder / "original.zip.bak").read_bytes() == first
+    assert (engine.folder / "original.zip.bak.1").read_bytes() == second
+    assert (engine.folder / "original.zip.bak.2").read_bytes() == third

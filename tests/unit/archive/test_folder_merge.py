@@ -265,3 +265,13 @@ def test_an_unreadable_folder_is_no_failure_when_it_is_denied(
         assert rules[b"a.html"] == "include: *.html"
         with pytest.raises(e.SourceUnreadable, match="'private/' can't be read"):
             make_plan(source, Policy(("*.html",), ()))
+
+
+def test_backups_in_a_folder_are_numbered(site: Path) -> None:
+    for content in (b"new", b"newer"):
+        manifest = sent_and_back(site)
+        (site.parent / "back.zip").write_bytes(canonical({b"a.html": content}))
+        merge_into(site, site.parent / "back.zip", manifest, backup=".bak")
+    assert (site / "a.html").read_bytes() == b"newer"
+    assert (site / "a.html.bak").read_bytes() == b"old a.html"
+    assert (site / "a.html.bak.1").read_bytes() == b"new"
