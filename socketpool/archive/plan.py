@@ -7,12 +7,13 @@ kept as one number a member.
 
 from __future__ import annotations
 
+import os
 from array import array
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from socketpool.archive.names import show, text
 from socketpool.archive.policy import Decision
-from socketpool.archive.refusals import HookFailed, SourceUnreadable
+from socketpool.archive.refusals import HookFailed, NothingToSend, SourceUnreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -178,6 +179,21 @@ def _judge_unreadable(name: bytes, policy: Policy) -> Decision:
     )
 
 
+def check_not_empty(plan: Plan, name: str) -> None:
+    """Raise :class:`NothingToSend`, with the reasons, when no member of ``name`` leaves."""
+    if plan.sent:
+        return
+    reasons = sorted(plan.totals(), key=lambda each: -each.members)
+    told = ", ".join(f"{each.rule} ({each.members:,})" for each in reasons[:_MAX_REASONS])
+    more = f" and {len(reasons) - _MAX_REASONS} more reasons" if reasons[_MAX_REASONS:] else ""
+    raise NothingToSend(
+        f"nothing of {show(os.fsencode(name))} would be sent: {told or 'it has no members'}{more}",
+        hint="see which rules apply with: socketpool plan FILE; to go on all the same there is"
+        " --allow-empty",
+    )
+
+
+_MAX_REASONS: Final = 5
 _HOOK = Decision(send=False, rule="held back by is_implodable")
 
 

@@ -8,9 +8,11 @@ whatever its name (links, encrypted members) is the plan's to know.
 from __future__ import annotations
 
 import functools
+import os
 import re
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import yaml
 
@@ -19,10 +21,9 @@ from socketpool.archive.names import every_reading, is_certain, readings, show
 from socketpool.archive.rules import InvalidPattern, RuleSet
 from socketpool.errors import ConfigError
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 PROJECT_FILE: Final = ".socketpool.yml"
+PROJECT_FILES: Final = (PROJECT_FILE, ".socketpool.yaml")
+SHIPPED: Final = "the shipped policy"
 NOT_INCLUDED: Final = "not included"
 UNDECIDED: Final = "encoding of the name unknown, and deny has names beyond ASCII"
 
@@ -55,13 +56,18 @@ class Policy:
     """Judges raw member names against an include and a deny list."""
 
     def __init__(
-        self, include: tuple[str, ...], deny: tuple[str, ...], limits: Limits = DEFAULT_LIMITS
+        self,
+        include: tuple[str, ...],
+        deny: tuple[str, ...],
+        limits: Limits = DEFAULT_LIMITS,
+        source: str = "",
     ) -> None:
-        """``limits`` bind what comes back.
+        """``limits`` bind what comes back; ``source`` says whose policy it is, for people.
 
         Raises :class:`~socketpool.archive.rules.InvalidPattern`.
         """
         self.limits = limits
+        self.source = source
         self.include = RuleSet(include)
         self.deny = RuleSet(deny, copies=True)
         self._sent = {each: Decision(True, f"include: {each}") for each in include}  # noqa: FBT003
@@ -122,7 +128,7 @@ class _Lists(NamedTuple):
 def default_policy() -> Policy:
     """The policy shipped with the package."""
     shipped = _shipped()
-    return Policy(shipped.include, shipped.deny)
+    return Policy(shipped.include, shipped.deny, source=SHIPPED)
 
 
 def load_policy(path: Path) -> Policy:
@@ -152,23 +158,53 @@ def load_policy(path: Path) -> Policy:
             include = (*include, *shipped.include)
         if lists.defaults == _WIDE:
             include = (*include, *shipped.wide)
-    return Policy(include, deny, lists.limits)
+    return Policy(include, deny, lists.limits, f"the policy {path}")
 
 
 def find_policy(source: Path, explicit: Path | None = None) -> Policy:
     """The policy for an archive: the given file, else the project's beside it, else the shipped.
 
-    For a directory, the project's file may also lie within it.
+    For a directory, the project's file may also lie within it.  Raises ConfigError for a file that
+    can't be used, and when it isn't clear which one counts.
     """
     if explicit is not None:
         return load_policy(explicit)
-    places = [source.parent / PROJECT_FILE]
-    if source.is_dir():
-        places.insert(0, source / PROJECT_FILE)
-    for place in places:
-        if place.exists():
-            return load_policy(place)
-    return default_policy()
+    place = _project_file(source)
+    if source.is_symlink():
+        beside_target = _project_file(Path(os.path.realpath(source)))
+        if _content(place) != _content(beside_target):
+            raise ConfigError(
+                f"{source} is a link, and the policy beside it ({place or SHIPPED}) is another one"
+                f" than that beside the file it leads to ({beside_target or SHIPPED})",
+                hint="which one is meant? name it with --policy FILE",
+            )
+    return default_policy() if place is None else load_policy(place)
+
+
+def _project_file(source: Path) -> Path | None:
+    """The project's policy file for an archive or directory, if there is one."""
+    for folder in (source, source.parent) if source.is_dir() else (source.parent,):
+        found = [place for name in PROJECT_FILES if os.path.lexists(place := folder / name)]
+        if len(found) > 1:
+            raise ConfigError(
+                f"there are two policies: {found[0]} and {found[1]}",
+                hint="remove one of them, or name the one that counts with --policy FILE",
+            )
+        if found:
+            if not found[0].exists():
+                raise ConfigError(
+                    f"the policy {found[0]} is a link that leads nowhere",
+                    hint="correct the link or remove it; nothing was sent",
+                )
+            return found[0]
+    return None
+
+
+def _content(place: Path | None) -> bytes | None:
+    try:
+        return None if place is None else place.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"the policy file {place} can't be read: {error.strerror}") from error
 
 
 @functools.cache

@@ -267,6 +267,8 @@ class Archive(Closes):
                 raise DamagedArchive(
                     f"The member {show(self.name(index))} lies behind the end of the file."
                 )
+            if packed > self.size:
+                raise self._too_long(index)
             add_offset(offset)
             add_end(offset + 30 + names + packed)
             at += 46 + names + extras + comments
@@ -318,10 +320,12 @@ class Archive(Closes):
                         hint=_REPAIR,
                     )
         if ends and max(ends) > self.ending.directory:
-            index = ends.index(max(ends))
-            raise OverlappingMembers(
-                f"The member {show(self.name(index))} runs into the directory.", hint=_REPAIR
-            )
+            raise self._too_long(ends.index(max(ends)))
+
+    def _too_long(self, index: int) -> OverlappingMembers:
+        return OverlappingMembers(
+            f"The member {show(self.name(index))} runs into the directory.", hint=_REPAIR
+        )
 
 
 def _check_regular(found: os.stat_result) -> None:

@@ -46,6 +46,7 @@ def build_receipt(
     *,
     source: Path,
     plan: Plan,
+    policy: str = "",
     sent: Iterable[SentMember],
     report: MergeReport | None,
     lease: str = "",
@@ -60,6 +61,7 @@ def build_receipt(
     receipt: dict[str, Any] = {
         "format": _FORMAT,
         "source": str(source),
+        "policy": policy,
         "lease": lease,
         "server": server,
         "started": started.isoformat() if started else None,

@@ -135,6 +135,12 @@ class MergeInterrupted(ArchiveError):
     code = "merge-interrupted"
 
 
+class NothingToSend(ArchiveError):
+    """No member may leave, so that a run would have no effect."""
+
+    code = "nothing-to-send"
+
+
 class SourceUnreadable(ArchiveError):
     """The archive or directory can't be opened or read."""
 

@@ -57,11 +57,12 @@ def show_plan(
     from socketpool.archive.sources import open_source
 
     with open_source(file) as source:
-        made = make_plan(source, find_policy(file, policy_file), hook)
+        policy = find_policy(file, policy_file)
+        made = make_plan(source, policy, hook)
         if as_json:
-            _print_plan_json(made, file, source.signature())
+            _print_plan_json(made, file, source.signature(), policy.source)
         else:
-            _print_plan(made, source.signature())
+            _print_plan(made, source.signature(), policy.source)
 
 
 @click.group()
@@ -79,6 +80,7 @@ def archive() -> None:
     type=_FILE,
     help=f"Where to write the manifest (OUTPUT{MANIFEST_SUFFIX}).",
 )
+@click.option("--allow-empty", is_flag=True, help="Write an archive also when no member may leave.")
 def implode(
     file: Path,
     output: Path,
@@ -86,9 +88,10 @@ def implode(
     policy_file: Path | None,
     hook: Path | None,
     manifest: Path | None,
+    allow_empty: bool,
 ) -> None:
     """Write the members of FILE that may leave, and a manifest for the merge."""
-    from socketpool.archive.plan import make_plan
+    from socketpool.archive.plan import check_not_empty, make_plan
     from socketpool.archive.policy import find_policy
     from socketpool.archive.sources import open_source, write_imploded
     from socketpool.errors import UsageError
@@ -97,6 +100,8 @@ def implode(
         raise UsageError("The output would replace the archive itself.", hint="Name another file.")
     with open_source(file) as source:
         made = make_plan(source, find_policy(file, policy_file), load_hook(hook))
+        if not allow_empty:
+            check_not_empty(made, file.name)
         imploded = source.implode(made, verify=True)
         write_imploded(imploded, output)
         imploded.manifest.write(manifest or _beside(output))
@@ -189,13 +194,14 @@ def _beside(path: Path) -> Path:
     return path.with_name(path.name + MANIFEST_SUFFIX)
 
 
-def _print_plan_json(made: Plan, file: Path, signature: str) -> None:
+def _print_plan_json(made: Plan, file: Path, signature: str, policy: str) -> None:
     import json
 
     from socketpool.archive.receipt import shown
 
     head = {
         "source": str(file),
+        "policy": policy,
         "signed": signature or None,
         "send": {"members": len(made.sent), "bytes": made.sent_bytes, "packed": made.sent_packed},
         "keep": {"members": made.kept_members, "bytes": made.kept_bytes},
@@ -213,7 +219,7 @@ def _print_plan_json(made: Plan, file: Path, signature: str) -> None:
     click.echo("\n  ]\n}")
 
 
-def _print_plan(made: Plan, signature: str) -> None:
+def _print_plan(made: Plan, signature: str, policy: str) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -241,6 +247,7 @@ def _print_plan(made: Plan, signature: str) -> None:
         f"{len(made.sent):,} members ({made.sent_bytes:,} bytes) would leave,"
         f" {made.kept_members:,} ({made.kept_bytes:,} bytes) stay. Nothing was sent."
     )
+    console.print(escape(f"Decided by {policy}."))
     if signature:
         console.print(
             escape(f"The archive is signed ({signature}): a change needs --allow-signed.")

@@ -44,6 +44,7 @@ _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--backup", default="", metavar="SUFFIX", help="Keep the old file under a suffix.")
 @click.option("--receipt", type=_FILE, help="Write what was sent and changed there, as JSON.")
 @click.option("--allow-signed", is_flag=True, help="Change an archive although it is signed.")
+@click.option("--allow-empty", is_flag=True, help="Run also when no member may leave.")
 @token_file_option
 @state_dir_option
 @wait_option
@@ -66,6 +67,7 @@ def command(
     backup: str,
     receipt: Path | None,
     allow_signed: bool,
+    allow_empty: bool,
     token_file: str | None,
     state_dir: str | None,
     wait: float,
@@ -84,6 +86,7 @@ def command(
         backup=backup,
         receipt=receipt,
         allow_signed=allow_signed,
+        allow_empty=allow_empty,
     )
     if dry_run and isinstance(reporter, JsonReporter):
         raise UsageError(

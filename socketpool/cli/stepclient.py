@@ -111,9 +111,18 @@ def _renew(
 @click.option(
     "--hook", type=_EXISTING, help="A Python file whose is_implodable(member) keeps more."
 )
-def uploader(reporter: Reporter, *, policy: Path | None, hook: Path | None, **given: Any) -> None:
+@click.option("--allow-empty", is_flag=True, help="Run also when no member may leave.")
+def uploader(
+    reporter: Reporter,
+    *,
+    policy: Path | None,
+    hook: Path | None,
+    allow_empty: bool,
+    **given: Any,
+) -> None:
     """Send what the policy lets out of a file."""
-    with _step(reporter, given, Wishes(policy=policy, hook=load_hook(hook))) as step:
+    wishes = Wishes(policy=policy, hook=load_hook(hook), allow_empty=allow_empty)
+    with _step(reporter, given, wishes) as step:
         step.upload()
 
 

@@ -15,6 +15,8 @@ MOST_ROWS = 12
 def summary_lines(s: Summary) -> list[str]:
     """The summary as it is printed."""
     lines = [s.file] if s.members is None else [_members(s), _bytes(s)]
+    if s.policy:
+        lines.append(f"decided by {s.policy}")
     lines += s.reports
     if s.changed is not None:
         others = "all others" if s.members is None else f"the other {s.members - s.changed}"

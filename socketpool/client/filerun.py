@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from socketpool.archive.commit import check_backup_suffix
+from socketpool.archive.plan import check_not_empty
 from socketpool.archive.policy import find_policy
 from socketpool.archive.receipt import build_receipt, write_receipt
 from socketpool.archive.refusals import SignedArchive, SourceUnreadable
@@ -56,6 +57,7 @@ class Wishes:
     backup: str = ""
     receipt: Path | None = None
     allow_signed: bool = False
+    allow_empty: bool = False
 
 
 class Trip:
@@ -92,6 +94,9 @@ class Trip:
         policy = find_policy(self._path, self._wishes.policy)
         self._limits = policy.limits
         self._plan = self._uploader.prepare(source, policy)
+        self.summary.policy = policy.source
+        if not self._wishes.allow_empty:
+            check_not_empty(self._plan, self._path.name)
         if returns:
             check_mergeable(self._path, self._plan, output=self._wishes.output)
             if self._wishes.backup:
@@ -146,6 +151,7 @@ class Trip:
         receipt = build_receipt(
             source=self._path,
             plan=self._plan,
+            policy=self.summary.policy,
             sent=self._uploader.imploded.digests(),
             report=self._report,
             lease=self.summary.lease,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from socketpool.archive.manifest import Manifest
+from socketpool.archive.plan import check_not_empty
 from socketpool.archive.policy import find_policy
 from socketpool.archive.refusals import CommitFailed
 from socketpool.archive.sources import open_source
@@ -73,7 +74,11 @@ class SingleStep:
         manifest = manifest_of(self._path)
         uploader = UploadClient(self._wishes.hook)
         with open_source(self._path) as source:
-            plan = uploader.prepare(source, find_policy(self._path, self._wishes.policy))
+            policy = find_policy(self._path, self._wishes.policy)
+            plan = uploader.prepare(source, policy)
+            self._summary.policy = policy.source
+            if not self._wishes.allow_empty:
+                check_not_empty(plan, self._path.name)
             note_plan(self._summary, plan, source, uploader)
             # Noted first of all, so that nothing leaves whose return would have to be refused.
             with _noted(uploader.imploded.manifest, manifest):

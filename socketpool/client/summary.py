@@ -26,6 +26,8 @@ class Summary:
     sent: int | None = None
     sent_bytes: int | None = None
     source_bytes: int | None = None
+    policy: str = ""
+    """Which policy counted: a file, or the shipped one."""
     changed: int | None = None
     result: str = ""
     backup: str = ""
