@@ -19,7 +19,7 @@ from socketpool.archive.plan import make_plan
 from socketpool.archive.policy import Policy, default_policy
 from socketpool.archive.sources import check_mergeable, merge_into, open_source
 from socketpool.cli.archive_commands import archive as archive_command
-from tests.archives import canonical
+from tests.support.archives import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ import pytest
 from socketpool.archive.plan import make_plan
 from socketpool.archive.policy import UNDECIDED, Policy
 from socketpool.archive.sources import ZipSource
-from tests.archives import Spec, build
+from tests.support.archives import Spec, build
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ import pytest
 
 from socketpool.archive.refusals import SignedArchive
 from socketpool.archive.sources import ZipSource
-from tests.archives import Spec, build
+from tests.support.archives import Spec, build
 
 if TYPE_CHECKING:
     from tests.unit.archive.engine import Engine

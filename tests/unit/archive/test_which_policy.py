@@ -14,7 +14,7 @@ from socketpool.archive.refusals import NothingToSend, OverlappingMembers
 from socketpool.archive.sources import open_source
 from socketpool.cli.archive_commands import archive, plan
 from socketpool.errors import ConfigError
-from tests.archives import Spec, build
+from tests.support.archives import Spec, build
 
 if TYPE_CHECKING:
     from pathlib import Path
