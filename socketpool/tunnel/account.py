@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from socketpool.config.values import EVERYWHERE, Address
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 DEFAULT_USER = "socketpool-tunnel"
 
@@ -43,12 +45,30 @@ Match all
 """
 
 
-def sshd_drop_in(user: str, host: str, ports: Iterable[int]) -> str:
-    """The drop-in for an account that may reach these ports of a host, as clients name it.
+def sshd_drop_in(user: str, targets: Iterable[Address]) -> str:
+    """The drop-in for an account that may reach these targets, as clients name them."""
+    return _DROP_IN.format(user=user, targets=" ".join(map(str, targets)))
 
-    ``localhost`` and ``127.0.0.1`` are two hosts to sshd; clients of ours use what leases say,
-    which is an address.
+
+def targets_of(
+    listen: Address, services_host: str, ports: Iterable[int], resolve: Callable[[str], str]
+) -> list[Address]:
+    """What clients connect to: the pool server, and what leases name.
+
+    ``localhost`` and ``127.0.0.1`` are two hosts to sshd.  The pool server may be named as it is
+    configured or by its address; leases name an address: that of ``services_host``, or where that
+    is the pool server's own or every address, the one at which the client reached the pool server.
+    ``resolve`` gives a host's address.
     """
-    bracketed = f"[{host}]" if ":" in host else host
-    targets = " ".join(f"{bracketed}:{port}" for port in ports)
-    return _DROP_IN.format(user=user, targets=targets)
+    if listen.host in EVERYWHERE:
+        loopbacks = ["127.0.0.1"] + (["::1"] if listen.host == "::" else [])
+        servers, addresses, own = loopbacks, loopbacks, {listen.host}
+    else:
+        addresses = [resolve(listen.host)]
+        own = {listen.host, *addresses}
+        servers = list(dict.fromkeys([listen.host, *addresses]))
+    if services_host not in {*own, *EVERYWHERE}:
+        addresses = [resolve(services_host)]
+    targets = [Address(host=host, port=listen.port) for host in servers]
+    targets += [Address(host=host, port=port) for host in addresses for port in ports]
+    return list(dict.fromkeys(targets))

@@ -186,7 +186,10 @@ class SshTransport(paramiko.Transport):
     def _parse_channel_open_failure(self, m: Message) -> None:
         number = m.get_int()
         opening = self._openings.pop(number, None)
-        if opening is not None:
+        if opening is None:
+            m.rewind()
+            super()._parse_channel_open_failure(m)  # type: ignore[misc]
+        else:
             cast("Any", self)._channels.delete(number)
             opening.code, opening.reason = m.get_int(), m.get_text()
             opening.done.set()

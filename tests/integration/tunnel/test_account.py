@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import paramiko
 import pytest
 
+from socketpool.client.api import PoolClient
 from socketpool.tunnel.account import KEY_OPTIONS
 from socketpool.tunnel.failures import ForwardProhibited
-from tests.support.pools import connects, run_tool
+from tests.support.pools import WEB, connects, run_tool
 from tests.support.sshd import HOST
 from tests.support.tunnels import echo, serving, tunnel_through
 from tests.support.waiting import eventually
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from socketpool.tunnel.reconnect import Tunnel
-    from tests.support.pools import RunningPool
+    from tests.support.pools import PoolMaker, RunningPool
     from tests.support.sshd import Sshd, SshdMaker
 
 
@@ -78,6 +79,30 @@ def test_no_other_port_or_host_can(tunnel: Tunnel, server: Sshd, allowed: int, h
         tunnel.dial(host, port)
     assert f"PermitOpen {host}:{port}" in caught.value.hint
     assert "AllowTcpForwarding local" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "pool", [{"services_host": "127.0.0.2"}, {"host": "localhost"}, {"host": "::1"}], ids=str
+)
+def test_every_port_that_a_lease_names_can_be_reached(
+    new_sshd: SshdMaker, new_pool: PoolMaker, pool: dict[str, str]
+) -> None:
+    """Of a pool that runs: what its state directory says is what leases name."""
+    made = new_pool.start({"web": WEB | {"warm": 1, "max": 2}}, **pool)
+    printed = run_tool(
+        *("socketpool", "sshd-config", "--state-dir", made.state, "--user", getpass.getuser())
+    )
+    assert printed.returncode == 0, printed.stderr
+    server = new_sshd.start("there", printed.stdout)
+    with tunnel_through(server) as tunnel:
+        client = PoolClient(made.host, made.port, made.token, dial=tunnel.dial)
+        lease = client.acquire(["web"], wait=30)
+        (service,) = lease.services
+        with tunnel.dial(service.host, service.port) as stream:
+            stream.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert stream.recv(5) == b"HTTP/"
+        client.release(lease.id)
+        client.close()
 
 
 def test_there_is_no_session_for_a_shell_a_command_or_sftp(tunnel: Tunnel) -> None:

@@ -6,6 +6,7 @@ import ipaddress
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from socketpool.config.values import Address
 from socketpool.errors import PoolUnreachable
 from socketpool.tunnel import socks
 from socketpool.tunnel.account import sshd_drop_in
@@ -62,7 +63,8 @@ def test_a_pool_that_does_not_answer_adds_no_port() -> None:
 
 
 def test_the_drop_in_lists_every_port_and_forbids_the_rest() -> None:
-    text = sshd_drop_in("tunnel", "::1", [8080, 21000])
+    targets = [Address(host="::1", port=port) for port in (8080, 21000)]
+    text = sshd_drop_in("tunnel", targets)
     lines = [line.strip() for line in text.splitlines()]
     assert "Match User tunnel" in lines
     assert "PermitOpen [::1]:8080 [::1]:21000" in lines
