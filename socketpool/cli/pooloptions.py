@@ -14,6 +14,7 @@ from socketpool.cli.base import say
 from socketpool.client.dial import dial_tcp
 from socketpool.config.statedir import StateDir
 from socketpool.config.values import Address
+from socketpool.defaults import MAX_WAIT_SECONDS, WAIT_SECONDS
 from socketpool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ token_file_option = click.option(
 )
 wait_option = click.option(
     "--wait",
-    type=click.FloatRange(0, 300),
-    default=30.0,
+    type=click.FloatRange(0, MAX_WAIT_SECONDS),
+    default=WAIT_SECONDS,
     show_default=True,
     metavar="SECONDS",
     help="How long to wait for services that are all in use.",

@@ -14,6 +14,7 @@ from socketpool.client.exchange import MAX_ANSWER_BYTES, Exchanges, Reply, no_po
 from socketpool.client.retries import Patience
 from socketpool.config.values import DEFAULT_URL, check_host, check_url
 from socketpool.core.servicekinds import ServiceKind
+from socketpool.defaults import MAX_DURATION_SECONDS, WAIT_SECONDS
 from socketpool.errorregistry import API_ERRORS, api_fallback
 from socketpool.errors import (
     NoCapacity,
@@ -61,7 +62,7 @@ class LeaseHold(_Answer):
 
     id: str = Field(alias="lease")
     token: str
-    ttl: Annotated[float, Field(ge=1, le=30 * 86400)]
+    ttl: Annotated[float, Field(ge=1, le=MAX_DURATION_SECONDS)]
 
 
 class ClientLease(LeaseHold):
@@ -126,7 +127,7 @@ class PoolClient:
         self._exchanges = Exchanges(host, port, dial)
 
     def acquire(
-        self, services: list[str], *, ttl: float | None = None, wait: float = 30.0
+        self, services: list[str], *, ttl: float | None = None, wait: float = WAIT_SECONDS
     ) -> ClientLease:
         """Lease the services, waiting up to ``wait`` seconds; raises NoCapacity, UsageError.
 

@@ -22,6 +22,7 @@ from socketpool.client.serviceclients import DownloadClient, Portion, UploadClie
 from socketpool.client.summary import SentLine, Summary
 from socketpool.config.values import Address
 from socketpool.core.servicekinds import ServiceKind
+from socketpool.defaults import WAIT_SECONDS
 from socketpool.errors import ArchiveError, SocketpoolError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class ReceiptFailed(SocketpoolError):
 class Wishes:
     """How the user wants it done: the options of the commands."""
 
-    wait: float = 30.0
+    wait: float = WAIT_SECONDS
     policy: Path | None = None
     hook: Hook | None = None
     vendor_client: Callable[[], VendorClient] = VendorClient

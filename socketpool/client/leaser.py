@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from socketpool.defaults import WAIT_SECONDS
+
 if TYPE_CHECKING:
     from socketpool.client.api import ClientLease
     from socketpool.core.servicekinds import ServiceKind
@@ -16,7 +18,7 @@ class Leaser(Protocol):
     port: int
 
     def acquire(
-        self, services: list[str], *, ttl: float | None = None, wait: float = 30.0
+        self, services: list[str], *, ttl: float | None = None, wait: float = WAIT_SECONDS
     ) -> ClientLease: ...
     def renew(self, lease_id: str) -> float: ...
     def release(self, lease_id: str) -> None: ...

@@ -8,13 +8,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from socketpool.config.values import Address, check_service_name, parse_duration, parse_size
 from socketpool.core.ports import PortRange
+from socketpool.defaults import MAX_DURATION_SECONDS
 
 
 def _as_range(value: object) -> PortRange:
     return value if isinstance(value, PortRange) else PortRange.parse(str(value))
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, le=30 * 86400)]
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, le=MAX_DURATION_SECONDS)]
 Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0, lt=1 << 62)]
 Count = Annotated[int, Field(strict=True, ge=0, le=10_000)]
 ServiceName = Annotated[str, BeforeValidator(lambda v: check_service_name(str(v)))]

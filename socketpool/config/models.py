@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
+from socketpool import defaults
 from socketpool.config.clients import ClientName, ClientSettings
 from socketpool.config.fields import Count, Duration, Listen, Ports, ServiceName, Size, Strict
 from socketpool.config.values import DEFAULT_URL, Address, check_host, check_url
@@ -56,8 +57,8 @@ class InstanceSettings(Strict):
     tried again after ``retry_first``, then after twice as long each time up to ``retry_most``.
     """
 
-    shrink_after: Duration = 300.0
-    port_rest: Duration = 60.0
+    shrink_after: Duration = defaults.SHRINK_AFTER_SECONDS
+    port_rest: Duration = defaults.PORT_REST_SECONDS
     retry_first: Duration = 1.0
     retry_most: Duration = 300.0
 
@@ -101,7 +102,7 @@ class Readiness(Strict):
     exec: _Arguments | None = None
     interval: Duration = 10.0
     timeout: Duration = 5.0
-    start: Duration = 20.0
+    start: Duration = defaults.START_SECONDS
 
     @field_validator("exec")
     @classmethod
@@ -128,8 +129,8 @@ class Limits(Strict):
     file_size: Size | None = None
     open_files: Annotated[int, Field(strict=True, ge=16, le=1_000_000)] | None = None
     sessions: Annotated[int, Field(strict=True, ge=1, le=1000)] = 8
-    session_time: Duration = 600.0
-    archive_size: Size = 4 << 30
+    session_time: Duration = defaults.SESSION_SECONDS
+    archive_size: Size = defaults.ARCHIVE_BYTES
 
 
 class Sdk(Strict):

@@ -23,6 +23,7 @@ from socketpool.core.permissions import OPERATOR
 from socketpool.core.ports import PortRange, free_runs
 from socketpool.core.records import Grant, Instance, Lease, ServicePlan
 from socketpool.core.warmset import Usage
+from socketpool.defaults import PORT_REST_SECONDS, SHRINK_AFTER_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -39,9 +40,6 @@ WORKING = frozenset(
     }
 )
 """The states in which an instance can be leased, or will be again when nothing goes wrong."""
-
-USE_SECONDS = 300.0
-REST_SECONDS = 60.0
 
 
 class UnknownService(LookupError):
@@ -73,8 +71,8 @@ class Pool:
         *,
         max_age: float,
         new_id: Callable[[], str],
-        use_window: float = USE_SECONDS,
-        port_rest: float = REST_SECONDS,
+        use_window: float = SHRINK_AFTER_SECONDS,
+        port_rest: float = PORT_REST_SECONDS,
     ) -> None:
         self.ports = ports
         self.max_age = max_age

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from socketpool.core.lifecycle import HELD, INSTANCE, InstanceEvent, InstanceState, LeaseState
 from socketpool.core.permissions import OPERATOR
+from socketpool.defaults import START_SECONDS
 
 EXITS_BEFORE_FAILED = 5
 """How many exits in a row, none after a long uptime, mark an instance as failed."""
@@ -29,7 +30,7 @@ class ServicePlan:
     warm: int
     most: int
     restart: bool
-    start_limit: float = 20.0
+    start_limit: float = START_SECONDS
     notifies: bool = False
 
 

@@ -12,6 +12,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from socketpool.defaults import MAX_DURATION_SECONDS
 from socketpool.errorregistry import SESSION_ERRORS
 from socketpool.protocol.blocks import read_line_block, send_line_block
 from socketpool.protocol.frames import ProtocolError, Stream
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from socketpool.errors import SocketpoolError
-
-LONGEST_SESSION = 30 * 86400.0
 
 STEP_ID = re.compile(r"[0-9a-f]{32}")
 """The form of a step's identity."""
@@ -68,7 +67,7 @@ def greet(stream: Stream, token: str, step: str = "", client: str = "") -> float
     greeting = {"token": token, "step": step, "client": client}
     send_line_block(stream, json.dumps({name: said for name, said in greeting.items() if said}))
     seconds = await_event(stream, "ready").get("session_time")
-    if not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_SESSION:
+    if not isinstance(seconds, int | float) or not 0 < seconds <= MAX_DURATION_SECONDS:
         raise ProtocolError("the service does not say how long a session may last")
     return float(seconds)
 

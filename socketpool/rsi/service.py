@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from socketpool.defaults import ARCHIVE_BYTES, SESSION_SECONDS
 from socketpool.errors import ServiceFailed
 from socketpool.protocol.frames import ConnectionCut, cut
 from socketpool.protocol.session import send_event
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 class SessionLimits:
     """What one session may take: seconds it may last, and bytes of an archive either way."""
 
-    session_time: float = 600.0
-    archive_size: int = 4 << 30
+    session_time: float = SESSION_SECONDS
+    archive_size: int = ARCHIVE_BYTES
 
 
 def require_upload(workspace: Workspace) -> Path:

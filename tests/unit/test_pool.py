@@ -21,7 +21,7 @@ from socketpool.core.lifecycle import (
     LeaseState,
 )
 from socketpool.core.permissions import OPERATOR
-from socketpool.core.pool import REST_SECONDS, Exhausted, Pool, UnknownService
+from socketpool.core.pool import Exhausted, Pool, UnknownService
 from socketpool.core.ports import PortRange
 from socketpool.core.records import (
     EXITS_BEFORE_FAILED,
@@ -31,6 +31,7 @@ from socketpool.core.records import (
     Lease,
     ServicePlan,
 )
+from socketpool.defaults import PORT_REST_SECONDS
 
 MAX_AGE = 100.0
 SERVICES = (
@@ -116,7 +117,7 @@ class PoolMachine(RuleBasedStateMachine):
         service = self.pool.instances[port].service
         self.pool.remove(port, self.now)
         for other in self.pool.services.keys() - {service}:
-            runs = self.pool.plan_growth(other, 100, self.now + REST_SECONDS - 1)
+            runs = self.pool.plan_growth(other, 100, self.now + PORT_REST_SECONDS - 1)
             assert not any(port in run for run in runs), "its port rests"
 
     def stopped(self) -> list[int]:
@@ -416,7 +417,7 @@ def test_a_port_that_was_given_up_rests_but_not_for_the_service_that_had_it() ->
     pool.remove(2000, 10.0)
     assert pool.plan_growth("web", 1, 10.0) == [range(2001, 2002)]
     assert pool.plan_growth("up", 1, 10.0) == [range(2000, 2001)]
-    assert pool.plan_growth("web", 1, 10.0 + REST_SECONDS) == [range(2000, 2001)]
+    assert pool.plan_growth("web", 1, 10.0 + PORT_REST_SECONDS) == [range(2000, 2001)]
 
 
 def test_a_leased_instance_that_is_drained_serves_to_the_end_and_stops() -> None:

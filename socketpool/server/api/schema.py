@@ -7,9 +7,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from socketpool.core.servicekinds import ServiceKind
+from socketpool.defaults import MAX_DURATION_SECONDS, MAX_WAIT_SECONDS
 
 MOST_SERVICES = 16
-LONGEST_WAIT = 300.0
 
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
@@ -20,14 +20,14 @@ class LeaseRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     services: Annotated[list[_Name], Field(min_length=1, max_length=MOST_SERVICES)]
-    ttl: Annotated[float, Field(ge=1, le=30 * 86400, description="seconds")] | None = None
+    ttl: Annotated[float, Field(ge=1, le=MAX_DURATION_SECONDS, description="seconds")] | None = None
     key: Annotated[
         str,
         StringConstraints(max_length=128),
         Field(description="a request key of the client's: asked again, the same lease comes back"),
     ] = ""
     wait: Annotated[
-        float, Field(ge=0, le=LONGEST_WAIT, description="seconds to wait for capacity")
+        float, Field(ge=0, le=MAX_WAIT_SECONDS, description="seconds to wait for capacity")
     ] = 10.0
 
 
