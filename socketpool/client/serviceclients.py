@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from socketpool.archive.plan import make_plan
 from socketpool.client.dial import Deadline
+from socketpool.core.servicekinds import ServiceKind
 from socketpool.errors import FileRefused
 from socketpool.protocol.blocks import (
     check_line,
@@ -129,7 +130,7 @@ class UploadClient(Portion, UploaderInterface):
     Override `is_implodable`, or give a hook, to keep more at home than the policy does.
     """
 
-    kind = "upload"
+    kind = ServiceKind.UPLOAD
 
     def __init__(self, hook: Hook | None = None) -> None:
         super().__init__()
@@ -172,7 +173,7 @@ class VendorClient(Portion):
     anew, so that all of them may be called again.
     """
 
-    kind = "vendor"
+    kind = ServiceKind.VENDOR
     max_file_bytes = 1 << 30
     """The largest file that is taken from the vendor."""
 
@@ -260,7 +261,7 @@ class VendorClient(Portion):
 class DownloadClient(Portion):
     """Fetches the processed members as an archive at ``target``."""
 
-    kind = "download"
+    kind = ServiceKind.DOWNLOAD
 
     def __init__(self, target: Path) -> None:
         super().__init__()

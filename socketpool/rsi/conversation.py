@@ -14,6 +14,7 @@ import os
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from socketpool.core.servicekinds import ServiceKind
 from socketpool.errors import ServiceFailed
 from socketpool.protocol import blocks
 from socketpool.protocol.filesource import OpenFile
@@ -43,7 +44,7 @@ class NotOffered(ServiceFailed):
 
     code = "not-offered"
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: ServiceKind) -> None:
         super().__init__(
             f"lines and further files are for vendor services; the session is one of {kind}",
             hint="its operator can send them from a vendor service",
@@ -136,7 +137,7 @@ class AnnouncedBlocks(PlainBlocks):
 class OneFile(PlainBlocks):
     """An upload or a download: its one file, in its direction."""
 
-    def __init__(self, stream: Stream, max_size: int, kind: str) -> None:
+    def __init__(self, stream: Stream, max_size: int, kind: ServiceKind) -> None:
         super().__init__(stream, max_size)
         self._kind = kind
         self._left = {kind}
@@ -152,15 +153,15 @@ class OneFile(PlainBlocks):
 
     def send_file(self, path: Path) -> str:
         """See `Conversation.send_file`; raises NotOffered but for a download's one file."""
-        self._take("download")
+        self._take(ServiceKind.DOWNLOAD)
         return super().send_file(path)
 
     def write_file(self, target: Path) -> str:
         """See `Conversation.write_file`; raises NotOffered but for an upload's one file."""
-        self._take("upload")
+        self._take(ServiceKind.UPLOAD)
         return super().write_file(target)
 
-    def _take(self, direction: str) -> None:
+    def _take(self, direction: ServiceKind) -> None:
         if direction not in self._left:
             raise NotOffered(self._kind)
         self._left.clear()
@@ -169,9 +170,9 @@ class OneFile(PlainBlocks):
 def conversation_with(client: str, stream: Stream, max_size: int) -> Conversation:
     """The conversation with a client of this kind, as its greeting names it; empty for none."""
     match client:
-        case "vendor":
+        case ServiceKind.VENDOR:
             return AnnouncedBlocks(stream, max_size)
-        case "upload" | "download":
-            return OneFile(stream, max_size, client)
+        case ServiceKind.UPLOAD | ServiceKind.DOWNLOAD:
+            return OneFile(stream, max_size, ServiceKind(client))
         case _:
             return PlainBlocks(stream, max_size)
