@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -19,6 +18,7 @@ import yaml
 from socketpool.archive.limits import DEFAULT_LIMITS, Limits
 from socketpool.archive.names import every_reading, is_certain, readings, show
 from socketpool.archive.rules import InvalidPattern, RuleSet
+from socketpool.config.values import MAX_SIZE, parse_size
 from socketpool.errors import ConfigError
 
 PROJECT_FILE: Final = ".socketpool.yml"
@@ -38,7 +38,6 @@ _LIMITS = {
     "ratio": "ratio",
 }
 """What a file calls a limit, and what :class:`~socketpool.archive.limits.Limits` does."""
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _DEFAULTS = ("all", "deny", "none", "wide")
 _MAX_BYTES = 1 << 20
 # The shipped file is read on every run; libyaml does it in a tenth of the time.
@@ -294,11 +293,18 @@ def _limits(node: yaml.Node, name: str) -> Limits:
     for key, value in node.value:
         if key.value not in _LIMITS:
             raise _refuse(name, key, f"the limit {key.value!r} is unknown; allowed are {allowed}")
-        match = re.fullmatch(r"([1-9][0-9]{0,14})([KMG]?)", str(value.value))
-        if match is None:
-            raise _refuse(name, value, f'the limit "{key.value}" is a number such as 500 or 2G')
-        values[_LIMITS[key.value]] = int(match[1]) * _UNITS[match[2]]
+        values[_LIMITS[key.value]] = _limit(value, name, key.value)
     return DEFAULT_LIMITS._replace(**values)
+
+
+def _limit(node: yaml.Node, name: str, key: str) -> int:
+    try:
+        limit = parse_size(node.value)
+    except ValueError:
+        limit = 0
+    if not 0 < limit <= MAX_SIZE:
+        raise _refuse(name, node, f'the limit "{key}" is a number such as 500 or 2G')
+    return limit
 
 
 def _patterns(node: yaml.Node, name: str, key: str) -> list[str]:

@@ -6,7 +6,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from socketpool.config.values import Address, check_service_name, parse_duration, parse_size
+from socketpool.config.values import (
+    MAX_SIZE,
+    Address,
+    check_service_name,
+    parse_duration,
+    parse_size,
+)
 from socketpool.core.ports import PortRange
 from socketpool.defaults import MAX_DURATION_SECONDS
 
@@ -16,7 +22,7 @@ def _as_range(value: object) -> PortRange:
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, le=MAX_DURATION_SECONDS)]
-Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0, lt=1 << 62)]
+Size = Annotated[int, BeforeValidator(parse_size), Field(gt=0, le=MAX_SIZE)]
 Count = Annotated[int, Field(strict=True, ge=0, le=10_000)]
 ServiceName = Annotated[str, BeforeValidator(lambda v: check_service_name(str(v)))]
 Ports = Annotated[PortRange, BeforeValidator(_as_range), PlainSerializer(str)]

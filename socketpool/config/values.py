@@ -21,6 +21,9 @@ EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 """Hosts that stand for every address of a machine."""
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+MAX_SIZE = (1 << 62) - 1
+"""Largest size that any file may name, in bytes."""
+
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -35,10 +38,14 @@ def parse_duration(value: object) -> float:
 
 
 def parse_size(value: object) -> int:
-    """``"512M"``, ``"2G"`` or a plain number of bytes, as bytes."""
+    """``"512M"``, ``"2G"`` or a plain number of bytes, as bytes.
+
+    Zero is a size; a caller that wants one above zero, and at most `MAX_SIZE`, checks that itself.
+    """
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    match = re.fullmatch(r"\s*([0-9]{1,12})\s*([KMG]?)(?:i?B)?\s*", str(value))
+    # YAML reads a number with a leading zero as octal: as text it is refused, not read as decimal.
+    match = re.fullmatch(r"\s*(0|[1-9][0-9]{0,14})\s*([KMG]?)(?:i?B)?\s*", str(value))
     if match is None:
         raise ValueError(f"{value!r} is not a size; write 512M or 2G")
     return int(match[1]) * _BYTES[match[2]]

@@ -47,13 +47,21 @@ def test_what_is_no_duration_is_refused_with_examples(text: object) -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("512M", 512 << 20), ("2G", 2 << 30), ("4K", 4096), ("10", 10), (5, 5), ("1MiB", 1 << 20)],
+    [
+        ("512M", 512 << 20),
+        ("2G", 2 << 30),
+        ("4K", 4096),
+        ("10", 10),
+        (5, 5),
+        ("1MiB", 1 << 20),
+        ("0", 0),
+    ],
 )
 def test_a_size_is_read(text: object, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "M", "-5", "1.5G", "5T", "5m", True, None, 1.5])
+@pytest.mark.parametrize("text", ["", "M", "-5", "1.5G", "010", "5T", "5m", True, None, 1.5])
 def test_what_is_no_size_is_refused_with_examples(text: object) -> None:
     with pytest.raises(ValueError, match="write 512M or 2G"):
         parse_size(text)
