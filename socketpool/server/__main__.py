@@ -19,6 +19,7 @@ from socketpool.credentials.tokens import LeaseTokens, read_secret
 from socketpool.errors import ConfigError, SocketpoolError
 from socketpool.logs import log_in_batches
 from socketpool.server.api.app import make_app
+from socketpool.server.http.connections import Connections
 from socketpool.server.http.fastpath import LeaseLane
 from socketpool.server.http.protocol import BoundedHttp
 from socketpool.server.poolmanager import Keeper
@@ -57,11 +58,17 @@ async def _serve(settings: Settings, state: StateDir, listener: socket.socket) -
         LeaseTokens(read_secret(state.lease_key)),
         read_secret(state.token),
     )
+    protocol = partial(
+        BoundedHttp,
+        lane=LeaseLane(keeper),
+        open_connections=Connections(),
+        client_of=keeper.client_of,
+    )
     server = uvicorn.Server(
         uvicorn.Config(
             make_app(keeper),
             loop="none",
-            http=partial(BoundedHttp, lane=LeaseLane(keeper)),  # type: ignore[arg-type]
+            http=protocol,  # type: ignore[arg-type]
             ws="none",
             log_config=None,
             access_log=False,

@@ -33,6 +33,7 @@ from socketpool.errors import (
 from socketpool.protocol.session import await_event, send_error
 from socketpool.server.api.app import make_app
 from socketpool.server.api.auth import MAX_BODY_BYTES
+from socketpool.server.http.connections import Connections
 from socketpool.server.http.fastpath import LeaseLane
 from socketpool.server.http.protocol import BoundedHttp
 from socketpool.server.leases.requests import ClientGone
@@ -83,7 +84,12 @@ class Api:
         self.server = uvicorn.Server(
             uvicorn.Config(
                 make_app(keeper),
-                http=partial(BoundedHttp, lane=LeaseLane(keeper)),  # type: ignore[arg-type]
+                http=partial(  # type: ignore[arg-type]
+                    BoundedHttp,
+                    lane=LeaseLane(keeper),
+                    open_connections=Connections(),
+                    client_of=keeper.client_of,
+                ),
                 ws="none",
                 log_config=None,
                 timeout_graceful_shutdown=1,

@@ -7,41 +7,49 @@ they arrive in one go; all others become requests of the application.
 
 from __future__ import annotations
 
-import resource
 from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from socketpool.server.api.auth import MAX_BODY_BYTES
+from socketpool.server.api.auth import MAX_BODY_BYTES, shown_token
 from socketpool.server.http.fastpath import HotRequest, LaneReply, LeaseLane
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+    from socketpool.server.http.connections import Connections
 
 MAX_HEADER_BYTES = 256 << 10
 """More than one read of a socket: a body that comes with its headers counts until they are read."""
 
 HEADER_SECONDS = 10.0
-MOST_CONNECTIONS = 4096
 
 HOT_SECONDS = 0.05
 """How long the lane waits for a body that did not come with its headers."""
 
 
-def most_connections() -> int:
-    """How many connections there may be; the other half of the descriptors is for the work."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, soft // 2)
-
-
 class BoundedHttp(HttpToolsProtocol):
-    """Closes connections whose headers are too long or too slow, and those over the number."""
+    """Closes connections whose headers are too long or too slow, and those over the number.
 
-    def __init__(self, *args: Any, lane: LeaseLane, **kwargs: Any) -> None:
+    ``client_of`` tells whose a token is (None: nobody's).
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        lane: LeaseLane,
+        open_connections: Connections,
+        client_of: Callable[[str], str | None],
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._lane = lane
+        self._open = open_connections
+        self._client_of = client_of
+        self._is_stranger = True
         self._in_headers = True
         self._header_bytes = 0
         self._header_timer: asyncio.TimerHandle | None = None
@@ -49,18 +57,26 @@ class BoundedHttp(HttpToolsProtocol):
         self._hot_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection if there is room for it."""
+        """A connection; somebody else's may have to go for it."""
         super().connection_made(cast("asyncio.Transport", transport))
-        if len(self.connections) > most_connections():
-            self.transport.abort()
-        else:
-            self._await_headers()
+        self._await_headers()
+        self._open.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
+        self._open.remove(self)
         self._stop_timer()
         self._forget_hot()
         super().connection_lost(exc)
+
+    def is_between_requests(self) -> bool:
+        """See `Droppable`."""
+        answered = self.cycle is None or self.cycle.response_complete
+        return answered and self._hot_body is None and not self._header_bytes
+
+    def drop(self) -> None:
+        """See `Droppable`."""
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Count what comes before a request's headers are complete."""
@@ -86,6 +102,9 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_headers = False
         self._header_bytes = 0
         self._stop_timer()
+        if self._is_stranger and self._client_of(shown_token(self.headers)) is not None:
+            self._is_stranger = False
+            self._open.admit(self)
         if self._may_be_hot():
             self._hot_body = b""
         else:
