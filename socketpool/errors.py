@@ -77,6 +77,13 @@ class NotAuthorised(SocketpoolError):
     status = 401
 
 
+class WrongListener(SocketpoolError):
+    """Somebody else's program listens where the pool should; no token was sent to it."""
+
+    exit_code = 5
+    code = "wrong-listener"
+
+
 class ArchiveError(SocketpoolError):
     """The archive was refused or arrived damaged; the original is untouched."""
 

@@ -31,6 +31,8 @@ class Way:
     token_file: str | None = None
     state_dir: str | None = None
     """With SSH it is a directory of the remote host."""
+    account: str | None = None
+    """The account that runs a pool of this machine; without meaning through SSH."""
     ssh: str | None = None
     ssh_config: Path | None = None
     accept_new: bool = False
@@ -43,6 +45,7 @@ def way_of_profile(
     *,
     token_file: str | None = None,
     state_dir: str | None = None,
+    account: str | None = None,
     ssh_config: Path | None = None,
     accept_new: bool = False,
 ) -> Way:
@@ -55,6 +58,7 @@ def way_of_profile(
         port=profile.pool.port,
         token_file=token_file or (str(profile.token_file) if profile.token_file else None),
         state_dir=state_dir,
+        account=account or profile.account,
         ssh=profile.ssh,
         ssh_config=ssh_config or profile.ssh_config,
         accept_new=accept_new,
@@ -91,13 +95,19 @@ def reach(way: Way, note: Callable[[str], None]) -> Iterator[PoolClient]:
     """The pool for the length of a ``with`` block; raises what prevents it."""
     from socketpool.client.api import PoolClient
     from socketpool.client.apitoken import find_access
+    from socketpool.client.dial import TcpDial
 
     if way.ssh is not None:
         with through(way, note, told(note)) as (client, _):
             yield client
         return
-    access = find_access(way.host, way.port, file=way.token_file, state_dir=way.state_dir)
-    with closing(PoolClient(access.host, way.port, access.token, known=access.known)) as client:
+    access = find_access(
+        way.host, way.port, file=way.token_file, state_dir=way.state_dir, account=way.account
+    )
+    dial = TcpDial(access.accounts)
+    with closing(
+        PoolClient(access.host, way.port, access.token, known=access.known, dial=dial)
+    ) as client:
         yield client
 
 

@@ -12,7 +12,12 @@ from socketpool.cli.access import Way, reach
 from socketpool.cli.archive_commands import show_plan
 from socketpool.cli.base import HELP_NAMES, HostType, PortType, run, say
 from socketpool.cli.hook import load_hook
-from socketpool.cli.pooloptions import state_dir_option, token_file_option, wait_option
+from socketpool.cli.pooloptions import (
+    account_option,
+    state_dir_option,
+    token_file_option,
+    wait_option,
+)
 from socketpool.cli.profiled import ProfiledCommand
 from socketpool.cli.progress import with_reporter
 from socketpool.cli.reporters import JsonReporter
@@ -47,6 +52,7 @@ _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--allow-empty", is_flag=True, help="Run also when no member may leave.")
 @token_file_option
 @state_dir_option
+@account_option
 @wait_option
 @ssh_option
 @ssh_config_option
@@ -70,6 +76,7 @@ def command(
     allow_empty: bool,
     token_file: str | None,
     state_dir: str | None,
+    account: str | None,
     wait: float,
     ssh: str | None,
     ssh_config: Path | None,
@@ -101,6 +108,7 @@ def command(
         port=port,
         token_file=token_file,
         state_dir=state_dir,
+        account=account,
         ssh=ssh,
         ssh_config=ssh_config,
         accept_new=accept_new,

@@ -10,7 +10,6 @@ import click
 
 from socketpool.cli.base import printable, say
 from socketpool.cli.pooloptions import wait_option, with_near_pool, with_pool
-from socketpool.client.dial import dial_tcp
 from socketpool.client.environment import fill_url
 from socketpool.client.renewal import leased
 from socketpool.config.values import Address, parse_duration
@@ -18,6 +17,7 @@ from socketpool.errors import PoolUnreachable, UsageError
 
 if TYPE_CHECKING:
     from socketpool.client.api import ClientLease, PoolClient
+    from socketpool.client.dial import Dial
 
 ANSWER_SECONDS = 10.0
 
@@ -59,21 +59,21 @@ def lease(
     """
     if hold:
         with leased(client, list(services), wait=wait, ttl=ttl) as held:
-            _show(held, as_json=as_json)
+            _show(client, held, as_json=as_json)
             say("held until Ctrl-C")
             while True:
                 time.sleep(3600)
     granted = client.acquire(list(services), wait=wait, ttl=ttl)
     try:
-        _show(granted, as_json=as_json)
+        _show(client, granted, as_json=as_json)
     except BaseException:
         client.release(granted.id)  # nobody has been told of it
         raise
 
 
-def _show(lease: ClientLease, *, as_json: bool) -> None:
+def _show(client: PoolClient, lease: ClientLease, *, as_json: bool) -> None:
     for service in lease.services:
-        await_answer(service.host, service.port)
+        await_answer(client.dial, service.host, service.port)
     if as_json:
         services = [
             {
@@ -93,12 +93,12 @@ def _show(lease: ClientLease, *, as_json: bool) -> None:
         say(f"lease {lease.id}, for {lease.ttl:g} s")
 
 
-def await_answer(host: str, port: int) -> None:
+def await_answer(dial: Dial, host: str, port: int) -> None:
     """Return when somebody answers there; raises PoolUnreachable when nobody does for a while."""
     deadline = time.monotonic() + ANSWER_SECONDS
     while True:
         try:
-            dial_tcp(host, port).close()
+            dial(host, port).close()
         except PoolUnreachable:
             if time.monotonic() > deadline:
                 raise

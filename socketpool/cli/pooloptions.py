@@ -11,7 +11,7 @@ import click
 
 from socketpool.cli.access import PROFILE_MARK, Way, reach, way_of_profile
 from socketpool.cli.base import say
-from socketpool.client.dial import dial_tcp
+from socketpool.client.dial import TcpDial
 from socketpool.config.statedir import StateDir
 from socketpool.config.values import Address
 from socketpool.defaults import MAX_WAIT_SECONDS, WAIT_SECONDS
@@ -34,6 +34,13 @@ token_file_option = click.option(
     metavar="FILE",
     help="The file with the pool's API token; default: SOCKETPOOL_TOKEN_FILE, else a local pool's.",
 )
+account_option = click.option(
+    "--pool-account",
+    "account",
+    metavar="NAME",
+    help="The account that runs a pool of this machine; default: SOCKETPOOL_POOL_ACCOUNT. "
+    "Always accepted: root, your own, socketpool, and the owner of the token's file.",
+)
 wait_option = click.option(
     "--wait",
     type=click.FloatRange(0, MAX_WAIT_SECONDS),
@@ -45,21 +52,21 @@ wait_option = click.option(
 
 
 def pool_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command ``--pool``, ``--token-file`` and ``--state-dir``."""
+    """Give a command ``--pool``, ``--token-file``, ``--state-dir`` and ``--pool-account``."""
     pool_option = click.option(
         "--pool",
         metavar="IP:PORT|@PROFILE",
         help=f"The pool server; default: {ENVIRONMENT}, else the state directory's own.",
     )
-    return pool_option(token_file_option(state_dir_option(function)))
+    return pool_option(token_file_option(state_dir_option(account_option(function))))
 
 
 @contextmanager
 def open_pool(
-    pool: str | None, token_file: str | None, state_dir: str | None
+    pool: str | None, token_file: str | None, state_dir: str | None, account: str | None
 ) -> Iterator[PoolClient]:
     """The pool that these options and the variables behind them name."""
-    way = _way(pool or os.environ.get(ENVIRONMENT), token_file, state_dir)
+    way = _way(pool or os.environ.get(ENVIRONMENT), token_file, state_dir, account)
     with reach(way, say) as client:
         yield client
 
@@ -70,9 +77,14 @@ def with_pool(function: Callable[..., Any]) -> Callable[..., Any]:
     @pool_options
     @functools.wraps(function)
     def wrapper(
-        *args: Any, pool: str | None, token_file: str | None, state_dir: str | None, **kwargs: Any
+        *args: Any,
+        pool: str | None,
+        token_file: str | None,
+        state_dir: str | None,
+        account: str | None,
+        **kwargs: Any,
     ) -> Any:
-        with open_pool(pool, token_file, state_dir) as client:
+        with open_pool(pool, token_file, state_dir, account) as client:
             return function(client, *args, **kwargs)
 
     return wrapper
@@ -83,7 +95,7 @@ def with_near_pool(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def wrapper(client: PoolClient, *args: Any, **kwargs: Any) -> Any:
-        if client.dial is not dial_tcp:
+        if not isinstance(client.dial, TcpDial):
             raise UsageError(
                 "the services of this pool are behind SSH, out of the reach of programs here",
                 hint="socketpool tunnel makes them reachable: socketpool tunnel --help",
@@ -93,11 +105,19 @@ def with_near_pool(function: Callable[..., Any]) -> Callable[..., Any]:
     return with_pool(wrapper)
 
 
-def _way(given: str | None, token_file: str | None, state_dir: str | None) -> Way:
+def _way(
+    given: str | None, token_file: str | None, state_dir: str | None, account: str | None
+) -> Way:
     if given and given.startswith(PROFILE_MARK):
-        return way_of_profile(given, token_file=token_file, state_dir=state_dir)
+        return way_of_profile(given, token_file=token_file, state_dir=state_dir, account=account)
     address = _address(given, state_dir)
-    return Way(host=address.host, port=address.port, token_file=token_file, state_dir=state_dir)
+    return Way(
+        host=address.host,
+        port=address.port,
+        token_file=token_file,
+        state_dir=state_dir,
+        account=account,
+    )
 
 
 def _address(given: str | None, state_dir: str | None) -> Address:

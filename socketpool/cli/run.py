@@ -49,7 +49,7 @@ def run(
     lost = threading.Event()
     with leased(client, list(services), wait=wait, ttl=ttl, lost=lost.set) as lease:
         for service in lease.services:
-            await_answer(service.host, service.port)
+            await_answer(client.dial, service.host, service.port)
         environment = os.environ | lease_environment(lease.id, lease.services)
         code = run_program(
             ctx.command_path, argv, environment, keep_running=lambda: not lost.is_set()

@@ -15,7 +15,8 @@ from socketpool.cli.hook import load_hook
 from socketpool.cli.pooloptions import open_pool, pool_options
 from socketpool.cli.progress import with_reporter
 from socketpool.cli.sshoptions import accept_new_option, ssh_config_option, ssh_option
-from socketpool.client.dial import dial_tcp
+from socketpool.client.apitoken import local_accounts
+from socketpool.client.dial import TcpDial
 from socketpool.client.filerun import Wishes
 from socketpool.client.leasetoken import ENVIRONMENT, find_lease_token
 from socketpool.client.renewal import renewed
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
-_POOL = ("pool", "token_file", "state_dir")
+_REMOTE = ("pool", "token_file", "state_dir")
+_POOL = (*_REMOTE, "account")
 _SSH = ("ssh", "ssh_config", "accept_new")
 
 
@@ -72,10 +74,10 @@ def _step(reporter: Reporter, given: dict[str, Any], wishes: Wishes) -> Iterator
     pool: dict[str, str | None] = {name: given[name] for name in _POOL}
     with ExitStack() as stack:
         if given["ssh"] is None:
-            dial: Dial = dial_tcp
+            dial: Dial = TcpDial(local_accounts(given["account"], given["state_dir"]))
             opening = open_pool(**pool)
         else:
-            way = way_through(**{name: given[name] for name in (*_POOL, *_SSH)})
+            way = way_through(**{name: given[name] for name in (*_REMOTE, *_SSH)})
             tunnel = stack.enter_context(tunnel_of(way, reporter.note, told(reporter.note)))
             dial = tunnel.dial
             opening = pool_behind(tunnel, way)

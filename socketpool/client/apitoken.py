@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from socketpool.client.api import PoolClient
+from socketpool.client.dial import TcpDial
+from socketpool.client.peeraccount import ENVIRONMENT as ACCOUNT_ENVIRONMENT
+from socketpool.client.peeraccount import account_uid
 from socketpool.config.statedir import StateDir
 from socketpool.config.values import EVERYWHERE, Address
 from socketpool.credentials.tokens import read_secret
@@ -29,26 +32,38 @@ class Access(NamedTuple):
     host: str
     known: bool = False
     """Whether a pool runs there for certain, though its server may be restarting just now."""
+    accounts: frozenset[int] = frozenset()
+    """The uids that may run the pool, besides the usual ones (see `usual_accounts`)."""
 
 
-def find_access(host: str, port: int, *, file: str | None, state_dir: str | None) -> Access:
+def find_access(
+    host: str,
+    port: int,
+    *,
+    file: str | None,
+    state_dir: str | None,
+    account: str | None = None,
+) -> Access:
     """How to get at the pool at an address.
 
     Raises NotAuthorised when there is none to show, PoolUnreachable when nobody to show it to.
+    ``account`` names the account that runs the pool, where that is not one of the usual ones.
 
     In this order: the file given, ``SOCKETPOOL_TOKEN_FILE``, the state directory of a pool that
     this machine runs at that very address.  Where the host is a name for several addresses, the
     latter is only to be shown at the one where the pool listens.
     """
-    token = configured_token(file)
-    if token is not None:
-        return Access(token, host)
+    accounts = pool_accounts(account)
+    path = _configured_path(file)
+    if path is not None:
+        return Access(read_secret(path), host, accounts=accounts | _owner(path))
     state = StateDir.locate(state_dir)
     local = local_address(state)
     if local is not None and local[1] == port and _stands_for(host, local[0]) and is_running(state):
         at = host if local[0] in EVERYWHERE else local[0]
-        return Access(read_secret(state.token), at, known=True)
-    with closing(PoolClient(host, port, "")) as client:
+        token = read_secret(state.token)
+        return Access(token, at, known=True, accounts=accounts | _owner(state.token))
+    with closing(PoolClient(host, port, "", dial=TcpDial(accounts))) as client:
         client.check_alive()  # that no pool is there is the more useful thing to say
     raise NotAuthorised(
         f"no API token for the pool at {host} port {port}",
@@ -59,8 +74,32 @@ def find_access(host: str, port: int, *, file: str | None, state_dir: str | None
 
 def configured_token(file: str | None) -> str | None:
     """The token in the file given, else in the one that ``SOCKETPOOL_TOKEN_FILE`` names, if any."""
+    path = _configured_path(file)
+    return None if path is None else read_secret(path)
+
+
+def pool_accounts(account: str | None) -> frozenset[int]:
+    """The account given, else the one that ``SOCKETPOOL_POOL_ACCOUNT`` names, if any, as a uid."""
+    named = account or os.environ.get(ACCOUNT_ENVIRONMENT)
+    return frozenset({account_uid(named)}) if named else frozenset()
+
+
+def local_accounts(account: str | None, state_dir: str | None) -> frozenset[int]:
+    """Who may run the pool, as `find_access` has it, for those who show it another token."""
+    return pool_accounts(account) | _owner(StateDir.locate(state_dir).token)
+
+
+def _configured_path(file: str | None) -> Path | None:
     named = file or os.environ.get(ENVIRONMENT)
-    return read_secret(_expanded(named)) if named else None
+    return _expanded(named) if named else None
+
+
+def _owner(token_file: Path) -> frozenset[int]:
+    """Who owns the file knows the token; for a pool's own file that is the pool's account."""
+    try:
+        return frozenset({token_file.stat().st_uid})
+    except OSError:
+        return frozenset()
 
 
 def local_address(state: StateDir) -> tuple[str, int] | None:

@@ -6,10 +6,14 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from socketpool.client.peeraccount import check_peer, usual_accounts
 from socketpool.errors import PoolUnreachable, SocketpoolError
 from socketpool.protocol.frames import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 CONNECT_SECONDS = 10.0
 
@@ -46,14 +50,33 @@ class Deadline:
             self._connection.shutdown(socket.SHUT_RDWR)
 
 
-def dial_tcp(host: str, port: int) -> socket.socket:
-    """A connection over TCP; raises :class:`PoolUnreachable` with the reason in words."""
-    try:
-        connection = socket.create_connection((host, port), timeout=CONNECT_SECONDS)
-    except (OSError, UnicodeError) as error:
-        raise unreachable(host, port, error) from None
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
+class TcpDial:
+    """Connects over TCP.  On this machine, only to a socket of the accounts that may run the pool.
+
+    ``accounts`` are uids, besides the usual ones: root, our own, and ``socketpool``.
+    """
+
+    def __init__(self, accounts: Iterable[int] = ()) -> None:
+        self._accounts = frozenset(accounts)
+
+    def __call__(self, host: str, port: int) -> socket.socket:
+        """A connection; raises :class:`PoolUnreachable` with the reason in words, and
+        :class:`WrongListener` for a socket of another account, to which nothing was sent."""
+        try:
+            connection = socket.create_connection((host, port), timeout=CONNECT_SECONDS)
+        except (OSError, UnicodeError) as error:
+            raise unreachable(host, port, error) from None
+        try:
+            check_peer(connection, self._accounts | usual_accounts())
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+dial_tcp = TcpDial()
+"""Trusts the usual accounts alone."""
 
 
 def unreachable(host: str, port: int, error: Exception) -> SocketpoolError:

@@ -35,13 +35,20 @@ def _path(path: Path) -> Path:
 _File = Annotated[Path, AfterValidator(_path)]
 
 
+_Account = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}$")]
+
+
 class Profile(Strict):
-    """One pool.  ``pool`` is as seen from the SSH host, if there is one."""
+    """One pool.  ``pool`` is as seen from the SSH host, if there is one.
+
+    ``account`` is the one that runs the pool, for a pool of this machine.
+    """
 
     pool: Listen = DEFAULT_POOL
     ssh: Annotated[str, AfterValidator(_destination)] | None = None
     ssh_config: _File | None = None
     token_file: _File | None = None
+    account: _Account | None = None
     policy: _File | None = None
 
     @field_validator("pool")
