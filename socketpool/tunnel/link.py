@@ -48,6 +48,7 @@ class Connector:
         self._accept_new = accept_new
         self._warned: set[str] = set()
         self._noted: set[str] = set()
+        self._connected_before = False
 
     @property
     def host(self) -> HostSettings:
@@ -68,6 +69,7 @@ class Connector:
             for link in reversed(links):
                 link.close()
             raise
+        self._connected_before = True
         return links[-1]
 
     def _wire(self, host: HostSettings, before: Link | None) -> Wire:
@@ -80,7 +82,10 @@ class Connector:
                     hint=error.hint,
                 ) from None
             return Wire(channel)
-        return command_wire(host) if host.proxy_command else tcp_wire(host)
+        if host.proxy_command:
+            # Later a program that uses the tunnel may have the terminal.
+            return command_wire(host, may_ask=not self._connected_before)
+        return tcp_wire(host)
 
     def _log_in(
         self, recognition: Recognition, identities: Identities, wire: Wire, before: Link | None
@@ -90,6 +95,7 @@ class Connector:
         link = Link(host, transport, wire, before)
         try:
             _shake_hands(transport, host)
+            wire.ready()
             accepted = recognition.check(
                 transport.shown_key, wire.address, accept_new=self._accept_new
             )

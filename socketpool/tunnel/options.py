@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from socketpool.errors import ConfigError
@@ -84,6 +85,17 @@ def one(options: Options, name: str, default: str = "") -> str:
 def is_yes(options: Options, name: str, default: str = "no") -> bool:
     """Whether an option is switched on."""
     return one(options, name, default).lower() in {"yes", "true"}
+
+
+def seconds(value: str) -> float:
+    """A time as sshd_config(5) writes it under TIME FORMATS; raises ValueError."""
+    if re.fullmatch(r"(\d+[smhdw]?)+", value, re.IGNORECASE) is None:
+        raise ValueError(f"{value!r} is not a time")
+    parts = re.findall(r"(\d+)([smhdw]?)", value.lower())
+    return float(sum(int(number) * _SECONDS[unit] for number, unit in parts))
+
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def split_paths(values: Iterable[str]) -> list[str]:

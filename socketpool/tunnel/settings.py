@@ -12,7 +12,15 @@ from socketpool.config.destination import Destination
 from socketpool.config.values import check_port
 from socketpool.errors import ConfigError
 from socketpool.tunnel.expansion import Tokens, expand
-from socketpool.tunnel.options import Options, algorithms, is_yes, not_obeyed, one, split_paths
+from socketpool.tunnel.options import (
+    Options,
+    algorithms,
+    is_yes,
+    not_obeyed,
+    one,
+    seconds,
+    split_paths,
+)
 
 CONNECT_SECONDS = 15.0
 ALIVE_SECONDS = 10.0
@@ -109,13 +117,13 @@ def settings_of(
             hint="it may protect you, so nothing was connected. Leave it out for this host, or "
             "name a file without it: --ssh-config",
         )
-    hostname = one(options, "hostname", destination.host)
+    hostname = one(options, "hostname", destination.host).lower()
     account = pwd.getpwuid(os.geteuid()).pw_name
     user = one(options, "user") or account
     try:
         port = check_port(one(options, "port", "22"))
-        connect_seconds = float(one(options, "connecttimeout", "0")) or CONNECT_SECONDS
-        alive_seconds = float(one(options, "serveraliveinterval", "0")) or ALIVE_SECONDS
+        connect_seconds = seconds(one(options, "connecttimeout", "0")) or CONNECT_SECONDS
+        alive_seconds = seconds(one(options, "serveraliveinterval", "0")) or ALIVE_SECONDS
         alive_count = max(1, int(one(options, "serveralivecountmax", "3")))
         prompts = max(1, int(one(options, "numberofpasswordprompts", str(PROMPTS))))
         min_rsa_bits = int(one(options, "requiredrsasize", str(MIN_RSA_BITS)))

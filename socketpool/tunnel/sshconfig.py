@@ -71,7 +71,8 @@ def _ask_ssh(program: str, destination: Destination, config: Path | None) -> Opt
             [*command, "--", destination.host],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",  # as of paths, which may be in any encoding
             timeout=SSH_G_SECONDS,
             check=False,
         )

@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from socketpool.tunnel.failures import HostUnreachable
+from socketpool.tunnel.terminal import lend_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,11 +52,13 @@ class Wire:
         carrier: Carrier,
         on_close: Callable[[], None] | None = None,
         address: str | None = None,
+        on_ready: Callable[[], None] | None = None,
     ) -> None:
         self.address = address
         """The IP address that is connected to, where that is the host itself."""
         self._carrier = carrier
         self._on_close = on_close
+        self._on_ready = on_ready
         self._buffer = memoryview(bytearray(READ_AHEAD))
         self._start = self._end = 0  # of what was read ahead
         self._in_bulk = False
@@ -116,10 +119,17 @@ class Wire:
         """Bound each call."""
         self._carrier.settimeout(seconds)
 
+    def ready(self) -> None:
+        """The host has answered: nothing on the way there has to ask the user any more."""
+        on_ready, self._on_ready = self._on_ready, None
+        if on_ready is not None:
+            on_ready()
+
     def close(self) -> None:
         """End it, and what it went through."""
         if not self._closed:
             self._closed = True
+            self.ready()
             with contextlib.suppress(OSError, EOFError):
                 self._carrier.close()
             if self._on_close is not None:
@@ -193,11 +203,11 @@ def _unreachable(host: HostSettings, error: OSError) -> HostUnreachable:
     )
 
 
-def command_wire(host: HostSettings) -> Wire:
+def command_wire(host: HostSettings, *, may_ask: bool) -> Wire:
     """What the host's ProxyCommand leads to; the user's shell runs it, as with ssh.
 
     It has a process group of its own: Ctrl-C at the terminal is for the program that uses the
-    tunnel.
+    tunnel.  With ``may_ask`` it has the terminal until the host has answered.
     """
     ours, theirs = socket.socketpair()
     shell = os.environ.get("SHELL") or "/bin/sh"
@@ -224,7 +234,8 @@ def command_wire(host: HostSettings) -> Wire:
             _signal_group(process.pid, signal.SIGKILL)
             process.wait()
 
-    return Wire(ours, end)
+    take_back = lend_terminal(process.pid) if may_ask else None
+    return Wire(ours, end, on_ready=take_back)
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

@@ -124,6 +124,47 @@ def test_a_passphrase_is_asked_for_at_the_terminal_and_not_shown(
     assert b"sesame" not in shown
 
 
+def test_a_proxy_command_may_ask_at_the_terminal(
+    new_sshd: SshdMaker, trio: RunningPool, tmp_path: Path
+) -> None:
+    archive = Path(shutil.copy(DATA, tmp_path))
+    program = tmp_path / "proxy"
+    program.write_text(
+        "#!/bin/sh\nprintf 'word: ' >/dev/tty\nread -r word </dev/tty\n"
+        'test "$word" = sesame && exec ssh -F "$1" -W "$2" beyond\n'
+    )
+    program.chmod(0o755)
+    first = new_sshd.start("beyond")
+    server = new_sshd.make(
+        client_options=f"ProxyCommand {program} {first.client_config} {first.host}:%p"
+    ).start()
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [
+            *(sys.executable, "-c", OWN_TERMINAL, os.ttyname(theirs)),
+            TOOLS / "socketpool_client",
+            *("--ssh", server.alias, "--ssh-config", server.client_config),
+            *("--token-file", trio.state / "token"),
+            *(trio.host, str(trio.port), archive, *TRIO),
+        ],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        env=clean_environment(tmp_path),
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # its end
+            while data := os.read(ours, 4096):
+                shown += data
+                if data.endswith(b"word: "):
+                    os.write(ours, b"sesame\n")
+    os.close(ours)
+    assert process.returncode == 0, shown
+    assert b"changed: 22 members" in shown
+
+
 def test_a_passphrase_is_asked_for_by_a_program_where_there_is_no_terminal(
     new_sshd: SshdMaker, trio: RunningPool, tmp_path: Path
 ) -> None:
