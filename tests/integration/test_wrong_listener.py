@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import zipfile
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,8 @@ def test_the_main_job_sends_nothing_to_another_account(
 
 
 def test_a_step_shows_no_lease_token_to_another_account(tmp_path: Path, token_file: Path) -> None:
-    (tmp_path / "a.zip").write_bytes(b"PK\x05\x06" + bytes(18))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("index.html", "<p>secret member</p>")
     with thief(tmp_path) as found:
         for name in ("vendor_client", "uploader_client"):
             told = run_tool(
