@@ -83,6 +83,9 @@ class DirectorySource(Closes):
         for name, size, never in self._found:
             yield name, size, size, never, b"", False
 
+    def vet(self, ordinal: int) -> None:
+        """Files have no second description that could differ."""
+
     def signature(self) -> str:
         """Directories are never signed."""
         return ""

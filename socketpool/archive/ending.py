@@ -59,11 +59,7 @@ def find_ending(fd: int, size: int, limits: Limits) -> Ending:
         candidates += _readings(fd, size, start + at)
         at += 3  # the next signature may not share bytes with this one's last
     chosen = _choose(fd, size, candidates, limits)
-    if chosen.members > limits.members:
-        raise LimitExceeded(
-            f"The archive says it has {chosen.members:,} members; the limit is {limits.members:,}.",
-            hint="Split the archive or raise the limit.",
-        )
+    check_count(chosen.members, limits)
     if chosen.directory_size > limits.directory_bytes:
         raise LimitExceeded(
             f"The archive's directory has {chosen.directory_size:,} bytes; the limit is"
@@ -185,9 +181,29 @@ def _is_whole(fd: int, ending: Ending, limits: Limits) -> bool:
         return True  # too large to look at: it counts as possible, and is refused later
     data = read_exactly(fd, ending.directory, ending.directory_size)
     try:
-        return walk(data, ending.members) is not None
+        return walk(data, true_count(data, ending)) is not None
     except DamagedArchive:
         return False
+
+
+def true_count(directory: bytes, ending: Ending) -> int:
+    """How many members there are: Finder and old programs write the count modulo 65,536."""
+    if ending.zip64 is not None or len(directory) < 46 << 16:
+        return ending.members
+    at, count, end = 0, 0, len(directory)
+    while at + 46 <= end and directory[at : at + 4] == r.CENTRAL_SIGNATURE:
+        at += r.record_length(directory, at)
+        count += 1
+    return count if count & r.M16 == ending.members else ending.members
+
+
+def check_count(members: int, limits: Limits) -> None:
+    """Refuse more members than the limits allow."""
+    if members > limits.members:
+        raise LimitExceeded(
+            f"The archive says it has {members:,} members; the limit is {limits.members:,}.",
+            hint="Split the archive or raise the limit.",
+        )
 
 
 def walk(directory: bytes, count: int) -> int:

@@ -15,7 +15,7 @@ from socketpool.archive import ziprecords as r
 from socketpool.archive.canonical import Canonical, Size
 from socketpool.archive.inflate import verify as verify_member
 from socketpool.archive.manifest import ZIP, Manifest, changed, check_unchanged, identify
-from socketpool.archive.names import is_utf8, show
+from socketpool.archive.names import is_utf8, sent_name, show
 from socketpool.archive.receipt import digest_members
 from socketpool.archive.refusals import LyingMember
 from socketpool.system.filerange import FileRange
@@ -68,7 +68,8 @@ class ImplodedZip:
         layout = Canonical()
         buffer = bytearray()
         for ordinal, data in zip(self._sent, self._data, strict=True):
-            name, flags, method, crc, packed, size = archive.brief(ordinal)
+            raw, flags, method, crc, packed, size = archive.brief(ordinal)
+            name = sent_name(raw)
             # Whoever reads the stream would trip over a name that isn't what its flag says.
             utf8 = flags & r.UTF8 != 0 and is_utf8(name)
             buffer += layout.add(name, utf8=utf8, method=method, crc=crc, packed=packed, size=size)
@@ -90,14 +91,21 @@ class ImplodedZip:
         return digest_members(self._archive, self._sent)
 
 
-def implode_zip(archive: Archive, sent: array[int], *, verify: bool = False) -> ImplodedZip:
+def implode_zip(
+    archive: Archive,
+    sent: array[int],
+    *,
+    verify: bool = False,
+    places: array[int] | None = None,
+) -> ImplodedZip:
     """Prepare the members ``sent`` of ``archive`` for sending; the archive must stay open.
 
-    With ``verify`` each member is unpacked as well, which proves its checksum and that nothing
-    hides behind the end of its packed data.
+    ``places`` are where members' data begins, as far as that was looked up before, else 0.  With
+    ``verify`` each member is unpacked as well, which proves its checksum and that nothing hides
+    behind the end of its packed data.
     """
     size = Size()
-    places = array("Q")
+    found = array("Q")
     manifest = Manifest(ZIP, identify(archive))
     for ordinal in sent:
         name, _, method, crc, packed, unpacked = archive.brief(ordinal)
@@ -106,13 +114,13 @@ def implode_zip(archive: Archive, sent: array[int], *, verify: bool = False) -> 
                 f"The member {show(name)} is stored but has two different sizes.",
                 hint="Build the archive again with a current zip program.",
             )
-        place = archive.place(ordinal)
+        place = (places[ordinal] if places is not None else 0) or archive.place(ordinal)
         if verify:
             verify_member(archive.member(ordinal), archive.read, place)
-        places.append(place)
-        size.add(len(name), packed, unpacked)
+        found.append(place)
+        size.add(len(sent_name(name)), packed, unpacked)
         manifest.add(ordinal, name, crc, unpacked)
-    return ImplodedZip(archive, sent, places, size.total, manifest)
+    return ImplodedZip(archive, sent, found, size.total, manifest)
 
 
 def copy_segments(imploded: Imploded, fd: int) -> None:

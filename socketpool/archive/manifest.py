@@ -93,10 +93,6 @@ class Manifest:
         """Ordinal, CRC and size of the member sent as number ``at``."""
         return self._ordinals[at], self._crcs[at], self._sizes[at]
 
-    def positions(self) -> dict[bytes, int]:
-        """Where each name stands; made when asked for, because it is large."""
-        return {self.name(at): at for at in range(len(self))}
-
     def lines(self) -> Iterator[str]:
         """The manifest as JSON, line by line."""
         import json  # noqa: PLC0415 - only those who carry files by hand pay for it

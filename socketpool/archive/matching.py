@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from socketpool.archive.names import show
+from socketpool.archive.names import sent_name, show
 from socketpool.archive.refusals import NeverSent, ReturnedTwice
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Matcher:
-    """Finds manifest rows by name, each at most once.
+    """Finds manifest rows by the name under which members travel, each at most once.
 
     Members mostly come back in the order they were sent, so the rows behind the last one found are
     looked at first; a table of all names is made only when that fails.
@@ -30,11 +30,11 @@ class Matcher:
 
         Raises :class:`NeverSent` or :class:`ReturnedTwice`.
         """
-        row = self._find(name)
+        row = self._find(sent_name(name))
         if row is None:
             if self._folders is None:
                 self._folders = _folders(self._manifest)
-            if size or name not in self._folders:
+            if size or sent_name(name) not in self._folders:
                 raise NeverSent(
                     f"The member {show(name)} came back but was never sent.",
                     hint="Nothing was changed. Only what was sent can be replaced.",
@@ -51,12 +51,12 @@ class Matcher:
     def _find(self, name: bytes) -> int | None:
         if self._table is None:
             name_at, total = self._manifest.name, len(self._seen)
-            if self._next < total and name_at(self._next) == name:
+            if self._next < total and sent_name(name_at(self._next)) == name:
                 return self._next
             for row in range(self._next + 1, total):
-                if name_at(row) == name:
+                if sent_name(name_at(row)) == name:
                     return row
-            self._table = self._manifest.positions()
+            self._table = {sent_name(name_at(row)): row for row in range(total)}
         return self._table.get(name)
 
 
@@ -64,7 +64,7 @@ def _folders(manifest: Manifest) -> set[bytes]:
     """Folders on the way to what was sent; zip programs add entries for them, without content."""
     found: set[bytes] = set()
     for at in range(len(manifest)):
-        name = manifest.name(at)
+        name = sent_name(manifest.name(at))
         while (cut := name.rfind(b"/", 0, -1)) >= 0:
             name = name[: cut + 1]
             if name in found:

@@ -51,17 +51,20 @@ class Local(NamedTuple):
 
     fixed: bytes
     extra: bytes
+    name: bytes
+    """As it is written there; its separators may be other ones than in the directory."""
     data: int
     """Where the member's data begins."""
 
 
-def agrees(fields: tuple[object, ...], extra: bytes, member: Member) -> bool:
+def agrees(fields: tuple[int, ...], extra: bytes, member: Member) -> bool:
     """Whether a local header with other sizes or checksum than the directory is still true.
 
     With a descriptor they may be zero here; with ZIP64 the sizes are in the extra field.
     """
     crc, packed, size = fields[5], fields[6], fields[7]
-    later = member.flags & r.DESCRIPTOR != 0
+    # Some programs set the flag in one of the two headers alone.
+    later = (member.flags | fields[2]) & r.DESCRIPTOR != 0
     if crc != member.crc and not (later and crc == 0):
         return False
     if r.M32 in (packed, size):

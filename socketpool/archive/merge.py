@@ -122,7 +122,7 @@ def _sort(old: Archive, new: Archive, manifest: Manifest) -> _Sorted:
             continue
         check_claims(member, new.limits)
         total += member.size
-        if ordinal >= len(old) or old.name(ordinal) != member.name:
+        if ordinal >= len(old) or old.name(ordinal) != manifest.name(row):
             raise BadManifest("The manifest doesn't fit the archive it names.")
         rows.append(row)
         ordinals.append(ordinal)

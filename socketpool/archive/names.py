@@ -17,7 +17,8 @@ _SHOWN = 200
 # Most names are plain, and matching this once is cheaper than searching for each oddity.
 _PLAIN = re.compile(rb"[A-Za-z0-9_-]+(?:[./ ][A-Za-z0-9_-]+)*")
 _UNSAFE = re.compile(rb"[\x00-\x1f\x7f]|(?:^|[/\\])\.\.(?:[/\\]|$)|^[/\\]|^[A-Za-z]:|^$")
-_ODD = re.compile(rb"\\|//|(?:^|/)\./|[. ](?:/|$)")
+_ABOVE = re.compile(rb"^(?:\.?/)+")
+_ODD = re.compile(rb"\\|^/|//|(?:^|/)\./|[. ](?:/|$)")
 
 _MULTI_BYTE: Final = ("cp932", "euc_jp", "gbk", "gb18030", "big5", "big5hkscs", "cp949", "johab")
 _CODE_PAGES: Final = (
@@ -54,6 +55,22 @@ def is_unsafe(raw: bytes) -> bool:
     Backslashes count as separators because some programs read them so.
     """
     return _PLAIN.fullmatch(raw) is None and _UNSAFE.search(raw) is not None
+
+
+def sent_name(raw: bytes) -> bytes:
+    """The name under which a member travels: without ``/`` and ``./`` in front, as extracted.
+
+    Some exporters write absolute names, and bsdtar writes ``./name``; every program extracts them
+    below the folder of the user's choice.
+    """
+    if raw[:1] not in (b"/", b"."):
+        return raw
+    return _ABOVE.sub(b"", raw)
+
+
+def same_name(one: bytes, another: bytes) -> bool:
+    """Whether two names differ at most in the separator between folders."""
+    return one == another or one.replace(b"\\", b"/") == another.replace(b"\\", b"/")
 
 
 def is_utf8(raw: bytes) -> bool:

@@ -8,12 +8,18 @@ kept as one number a member.
 from __future__ import annotations
 
 import os
+import unicodedata
 from array import array
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from socketpool.archive.names import show, text
+from socketpool.archive.names import sent_name, show, text
 from socketpool.archive.policy import Decision
-from socketpool.archive.refusals import HookFailed, NothingToSend, SourceUnreadable
+from socketpool.archive.refusals import (
+    HookFailed,
+    NameMismatch,
+    NothingToSend,
+    SourceUnreadable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,6 +67,9 @@ class Source(Protocol):
 
     def offers(self) -> Iterator[tuple[bytes, int, int, str, bytes, bool]]:
         """Every member as the fields of an :class:`Offer`."""
+
+    def vet(self, ordinal: int) -> None:
+        """Look closer at a member that would be sent; raises ArchiveError."""
 
 
 class PlannedMember(NamedTuple):
@@ -126,6 +135,7 @@ class Plan:
         return [
             RuleTotal(rule, send, members, size)
             for (send, rule), (members, size) in zip(self._decisions, self._totals, strict=True)
+            if members
         ]
 
 
@@ -139,7 +149,8 @@ def make_plan(source: Source, policy: Policy, is_implodable: Hook | None = None)
     plan = Plan(source)
     known: dict[Decision | str, int] = {}
     verdicts, sent, decisions, totals = plan._verdicts, plan.sent, plan._decisions, plan._totals
-    decide = policy.decide
+    decide, vet, odd = policy.decide, source.vet, False
+    mismatch: NameMismatch | None = None
     for ordinal, (name, size, packed, never, other, certain) in enumerate(source.offers()):
         if never == UNREADABLE:
             decision = _judge_unreadable(name, policy)
@@ -153,8 +164,15 @@ def make_plan(source: Source, policy: Policy, is_implodable: Hook | None = None)
             ):
                 decision = _HOOK
             else:
-                sent.append(ordinal)
-                plan.sent_packed += packed
+                try:
+                    vet(ordinal)
+                except NameMismatch as error:
+                    mismatch = error
+                    decision = _TWO_NAMES
+                else:
+                    sent.append(ordinal)
+                    plan.sent_packed += packed
+                    odd = odd or not name.isascii() or name[:1] in _ODD_STARTS or b"\\" in name
         rule = decision.rule
         verdict = known.get(rule)
         if verdict is None:
@@ -165,7 +183,38 @@ def make_plan(source: Source, policy: Policy, is_implodable: Hook | None = None)
         total = totals[verdict]
         total[0] += 1
         total[1] += size
+    if mismatch is not None and not sent:
+        raise mismatch
+    if odd:
+        _keep_twins(plan, known)
     return plan
+
+
+def _keep_twins(plan: Plan, known: dict[Decision | str, int]) -> None:
+    """Keep members at home whose names are one when they are read, though their bytes differ."""
+    chosen = set(plan.sent)
+    readings: dict[str, list[tuple[int, int, int]]] = {}
+    for ordinal, (name, size, packed, *_) in enumerate(plan.source.offers()):
+        if ordinal in chosen:
+            read = unicodedata.normalize("NFC", text(sent_name(name)).replace("\\", "/"))
+            readings.setdefault(read, []).append((ordinal, size, packed))
+    twins = [each for group in readings.values() if len(group) > 1 for each in group]
+    if not twins:
+        return
+    verdict = known.setdefault(_TWINS.rule, len(plan._decisions))
+    if verdict == len(plan._decisions):
+        plan._decisions.append(_TWINS)
+        plan._totals.append([0, 0])
+    for ordinal, size, packed in twins:
+        before = plan._totals[plan._verdicts[ordinal]]
+        before[0] -= 1
+        before[1] -= size
+        plan._verdicts[ordinal] = verdict
+        plan._totals[verdict][0] += 1
+        plan._totals[verdict][1] += size
+        plan.sent_packed -= packed
+        chosen.discard(ordinal)
+    plan.sent = array("I", (ordinal for ordinal in plan.sent if ordinal in chosen))
 
 
 def _judge_unreadable(name: bytes, policy: Policy) -> Decision:
@@ -194,6 +243,9 @@ def check_not_empty(plan: Plan, name: str) -> None:
 
 
 _MAX_REASONS: Final = 5
+_ODD_STARTS: Final = (b"/", b".")
+_TWO_NAMES = Decision(send=False, rule="another name beside its data")
+_TWINS = Decision(send=False, rule="name appears twice, in two forms")
 _HOOK = Decision(send=False, rule="held back by is_implodable")
 
 

@@ -22,10 +22,16 @@ from typing import TYPE_CHECKING, Self
 from socketpool.archive import ziprecords as r
 from socketpool.archive.closing import Closes
 from socketpool.archive.containers import recognise, recognise_prefix
-from socketpool.archive.ending import check_directory_end, damaged_directory, find_ending
+from socketpool.archive.ending import (
+    check_count,
+    check_directory_end,
+    damaged_directory,
+    find_ending,
+    true_count,
+)
 from socketpool.archive.limits import DEFAULT_LIMITS, Limits
 from socketpool.archive.member import Local, Member, agrees
-from socketpool.archive.names import show
+from socketpool.archive.names import same_name, show
 from socketpool.archive.refusals import (
     DamagedArchive,
     LimitExceeded,
@@ -81,6 +87,9 @@ class Archive(Closes):
             self.ending = find_ending(fd, self.size, limits)
             self._window = Window(fd)
             self.directory = read_exactly(fd, self.ending.directory, self.ending.directory_size)
+            members = true_count(self.directory, self.ending)
+            check_count(members, limits)
+            self.ending = self.ending._replace(members=members)
             self.starts = array("Q")
             self.offsets = array("Q")
             self._sorted: array[int] | None = None
@@ -180,11 +189,11 @@ class Archive(Closes):
         signature, _, flags, method, _, crc, packed, size, name_length, extra_length = fields
         if signature != r.LOCAL_SIGNATURE:
             raise DamagedArchive(f"The data of {show(name)} is not where the directory says.")
-        if name_length != len(name) or head[30:] != name:
+        if name_length != len(name) or not same_name(head[30:], name):
             raise NameMismatch(
                 f"The member {show(name)} has another name beside its data.", hint=_REPAIR
             )
-        if method != member.method or (flags ^ member.flags) & (r.ENCRYPTED | r.DESCRIPTOR):
+        if method != member.method or (flags ^ member.flags) & r.ENCRYPTED:
             raise _lying(name)
         extra = self._window.read(offset + length, extra_length) if extra_length else b""
         stated = (member.crc, member.packed, member.size)
@@ -195,7 +204,7 @@ class Archive(Closes):
             raise OverlappingMembers(
                 f"The data of {show(name)} runs into the next member.", hint=_REPAIR
             )
-        return Local(head[:30], extra, data)
+        return Local(head[:30], extra, head[30:], data)
 
     def place(self, ordinal: int) -> int:
         """Where a member's data begins, with the checks of :meth:`local`.

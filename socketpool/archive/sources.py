@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
+from array import array
 from pathlib import Path
 from struct import Struct
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from socketpool.archive.implode import Imploded, ImplodedZip, copy_segments, imp
 from socketpool.archive.limits import DEFAULT_LIMITS, Limits
 from socketpool.archive.manifest import ZIP
 from socketpool.archive.merge import merge
-from socketpool.archive.names import is_certain, is_unsafe, unicode_path
+from socketpool.archive.names import is_certain, is_unsafe, sent_name, unicode_path
 from socketpool.archive.reader import Archive
 from socketpool.archive.signatures import signature
 from socketpool.archive.targets import check_place, check_room, check_target
@@ -59,6 +60,7 @@ class ZipSource(Closes):
         self.path = path
         self.archive = Archive.open(path, limits)
         self._twice = self.archive.duplicates()
+        self._places = array("Q", bytes(8 * len(self.archive)))
 
     def offers(self) -> Iterator[tuple[bytes, int, int, str, bytes, bool]]:
         """Every member in the order of the directory, and why it can't be sent, if so."""
@@ -78,7 +80,7 @@ class ZipSource(Closes):
                 and external >> 28 in _PLAIN_FILE
                 and name[-1:] != b"/"
                 and ordinal not in twice
-                and not is_unsafe(name)
+                and not is_unsafe(sent_name(name))
             )
             other, known = b"", False
             if not plain:
@@ -87,9 +89,13 @@ class ZipSource(Closes):
                 why = ""
                 if directory.find(_UNICODE_PATH, end, end + extra_length) >= 0:
                     other, known = unicode_path(directory[end : end + extra_length], name)
-                    why = "unsafe name" if other and is_unsafe(other) else ""
+                    why = "unsafe name" if other and is_unsafe(sent_name(other)) else ""
                 known = known or (flags & r.UTF8 != 0 and is_certain(name))
             yield name, size, packed, why, other, known
+
+    def vet(self, ordinal: int) -> None:
+        """Check a member's local header; raises what :func:`implode_zip` would."""
+        self._places[ordinal] = self.archive.place(ordinal)
 
     def signature(self) -> str:
         """What signs the archive; empty when nothing does."""
@@ -97,7 +103,7 @@ class ZipSource(Closes):
 
     def implode(self, plan: Plan, *, verify: bool = False) -> ImplodedZip:
         """Prepare the members that leave; the source must stay open while they are sent."""
-        return implode_zip(self.archive, plan.sent, verify=verify)
+        return implode_zip(self.archive, plan.sent, verify=verify, places=self._places)
 
     def close(self) -> None:
         """Close the file."""
@@ -111,7 +117,7 @@ class ZipSource(Closes):
             (member.is_special, "special file"),
             (member.is_encrypted, "encrypted"),
             (ordinal in self._twice, "name appears twice"),
-            (is_unsafe(member.name), "unsafe name"),
+            (is_unsafe(sent_name(member.name)), "unsafe name"),
             (member.flags & r.PATCHED, "patch data"),
         )
         for applies, reason in reasons:

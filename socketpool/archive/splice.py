@@ -12,8 +12,6 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from socketpool.archive import ziprecords as r
-from socketpool.archive.names import show
-from socketpool.archive.refusals import DamagedArchive
 
 if TYPE_CHECKING:
     from socketpool.archive.commit import Replacement
@@ -61,12 +59,12 @@ def splice(
         local = original.local(old)
         arriving = returned.place(new_ordinal)
         end = local.data + old.packed
-        if old.flags & r.DESCRIPTOR:
+        if (old.flags | int.from_bytes(local.fixed[6:8], "little")) & r.DESCRIPTOR:
             end += _descriptor_length(original, old, end)
         if old.offset > source:
             out.copy(original, source, old.offset - source)
         headers.append(out.position)
-        out.write(_new_header(old, local, new))
+        out.write(_new_header(local, new))
         places.append(out.position)
         out.copy(returned, arriving, new.packed)
         source = end
@@ -87,7 +85,7 @@ def merged_version(old: int, new: Member, *, wide: bool) -> int:
     return old & 0xFF00 | max(old & 0xFF, least)
 
 
-def _new_header(old: Member, local: Local, new: Member) -> bytes:
+def _new_header(local: Local, new: Member) -> bytes:
     """The old local header with the new method, checksum and sizes; ZIP64 where it was."""
     _, needed, flags, _, date, _, _, _, length, _ = r.LOCAL.unpack(local.fixed)
     extra = local.extra
@@ -104,13 +102,15 @@ def _new_header(old: Member, local: Local, new: Member) -> bytes:
         merged_flags(flags, new),
         *(new.method, date, new.crc, packed, size, length, len(extra)),
     )
-    return b"%b%b%b" % (fixed, old.name, extra)
+    return b"%b%b%b" % (fixed, local.name, extra)
 
 
 def _descriptor_length(archive: Archive, member: Member, at: int) -> int:
     """How long the data descriptor at ``at`` is: it exists in four forms, told by content.
 
-    When content leaves a choice, the form that fills the room up to the next member is meant.
+    Some programs write none although its flag is set, or zeros into it.  What isn't recognised is
+    left where it lies, as bytes between members that nobody reads.  When content leaves a choice,
+    the form that fills the room up to the next member is meant.
     """
     room = archive.next_offset(member) - at
     found = archive.read(at, min(24, room))
@@ -120,11 +120,9 @@ def _descriptor_length(archive: Archive, member: Member, at: int) -> int:
             length = len(signature) + form.size
             if length <= len(found) and found.startswith(signature):
                 values = form.unpack_from(found, len(signature))
-                if values == (member.crc, member.packed, member.size):
+                true = (member.crc, member.packed, member.size)
+                if values == true or (signature and values in ((0, *true[1:]), (0, 0, 0))):
                     fitting.append(length)
     if not fitting:
-        raise DamagedArchive(
-            f"The data descriptor of {show(member.name)} is missing or wrong.",
-            hint="Build the archive again with a current zip program.",
-        )
+        return 0
     return room if room in fitting else fitting[0]

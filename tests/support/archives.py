@@ -120,7 +120,7 @@ def build(
     if zip64_end and not narrow_too:
         numbers = (0, 0, M16, M16, M32, M32)
     else:
-        numbers = (0, 0, count, count, length, stored)
+        numbers = (0, 0, count & M16, count & M16, length, stored)
     out += struct.pack("<4s4H2LH", b"PK\5\6", *numbers, len(comment)) + comment + trailing
     return Built(bytes(out), extents, directory)
 
