@@ -61,6 +61,7 @@ class Certificate:
         for _ in range(3):
             reader.string()  # critical options, extensions, reserved
         authority = reader.string()
+        key_type(authority)
         signature = Reader(reader.string())
         return cls(blob, plain, authority, signature.text(), serial, key_id)
 
@@ -113,12 +114,15 @@ SIGNATURES = (
 
 
 def rsa_bits(blob: bytes) -> int | None:
-    """The size of an RSA key; None for others."""
+    """The size of an RSA key; None for others, and for what is malformed."""
     reader = Reader(blob)
-    if reader.text() != "ssh-rsa":
+    try:
+        if reader.text() != "ssh-rsa":
+            return None
+        reader.mpint()
+        return reader.mpint().bit_length()
+    except ValueError:
         return None
-    reader.mpint()
-    return reader.mpint().bit_length()
 
 
 def _string(data: bytes) -> bytes:

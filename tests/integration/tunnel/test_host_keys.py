@@ -242,13 +242,12 @@ AUTHORITY = "@cert-authority"
         ("other signatures", False, "signed with ssh-ed25519"),
     ],
 )
-@pytest.mark.parametrize("kind", ["ed25519", "rsa"])
 def test_certificates_of_hosts_are_trusted_as_ssh_does(
-    new_sshd: SshdMaker, tmp_path: Path, kind: str, options: str, works: bool, reason: str
+    new_sshd: SshdMaker, tmp_path: Path, options: str, works: bool, reason: str
 ) -> None:
     server = new_sshd.make()
     (server.folder / "host_ed25519").unlink()
-    key = keygen(server.folder / "host_ed25519", kind=kind)
+    key = keygen(server.folder / "host_ed25519", kind="rsa" if "-V" in options else "ed25519")
     authority, other = keygen(tmp_path / "authority"), keygen(tmp_path / "other")
     said, _, words = ("", "", options) if options.startswith("-") else options.partition(" -")
     signing = f"-{words}".split() if said and words else words.split()

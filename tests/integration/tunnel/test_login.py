@@ -316,7 +316,7 @@ def test_the_public_half_names_a_key_of_the_agent(
 @pytest.mark.parametrize(
     "form", ["beside the key", "named", "as the key", "beside its public half"]
 )
-@pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
+@pytest.mark.parametrize("kind", ["ed25519", "rsa"])
 def test_a_certificate_in_a_file_goes_with_a_key_that_only_the_agent_has(
     new_sshd: SshdMaker,
     tmp_path: Path,
@@ -377,19 +377,17 @@ def test_comments_of_keys_may_be_in_any_encoding(
 
 @pytest.mark.parametrize("passphrase", ["", "open sesame"])
 @pytest.mark.parametrize(
-    ("kind", "options"),
+    ("kind", "options", "beside"),
     [
-        ("rsa", "-m PEM"),
-        ("rsa", "-m PKCS8"),
-        ("ecdsa", "-m PEM"),
-        ("ecdsa", "-m PKCS8"),
-        ("ed25519", "-Z aes256-gcm@openssh.com"),
-        ("rsa", "-Z chacha20-poly1305@openssh.com"),
-        ("ed25519", "-Z aes256-cbc"),
-        ("ecdsa", "-Z chacha20-poly1305@openssh.com"),
+        ("rsa", "-m PEM", False),
+        ("rsa", "-m PKCS8", True),
+        ("ecdsa", "-m PEM", True),
+        ("ecdsa", "-m PKCS8", False),
+        ("ed25519", "-Z aes256-gcm@openssh.com", False),
+        ("rsa", "-Z chacha20-poly1305@openssh.com", True),
+        ("ecdsa", "-Z chacha20-poly1305@openssh.com", False),
     ],
 )
-@pytest.mark.parametrize("beside", [True, False], ids=["with its public half", "alone"])
 def test_private_keys_are_read_in_every_format(
     new_sshd: SshdMaker, kind: str, options: str, passphrase: str, beside: bool
 ) -> None:
