@@ -294,12 +294,16 @@ def _forwarder(sshd: Sshd, target: int) -> Opened:
         return _to(int(answer.readline())), pid, 0
 
 
+def _answers_nothing(prompt: str, *, echo: bool = False) -> None:
+    del prompt, echo
+
+
 def _tunnel(sshd: Sshd) -> Tunnel:
     return open_tunnel(
         Destination.parse("there"),
         config=sshd.config,
         accept_new=False,
-        ask=lambda _: None,
+        ask=_answers_nothing,
         note=print,
         on_change=lambda _state, _why: None,
     )

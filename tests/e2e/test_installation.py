@@ -57,7 +57,7 @@ def test_the_installed_commands_work_away_from_the_clone(wheel: Path, tmp_path: 
     (site,) = home.glob("lib/python*/site-packages")
     others = next(p for p in sys.path if p.endswith("site-packages"))
     (site / "dependencies.pth").write_text(others + "\n")
-    command = [home / "bin" / "socketpool_server", "-help"]
+    command: list[str | Path] = [home / "bin" / "socketpool_server", "-help"]
     result = subprocess.run(
         command, capture_output=True, text=True, check=True, cwd="/", env=clean_environment(home)
     )

@@ -112,7 +112,7 @@ def test_three_commands_on_one_lease_do_the_whole_job(
     commands = ("uploader_client", "vendor_client", "downloader_client")
     for command, service in zip(commands, TRIO, strict=True):
         given = (pool.host, ports[service], SITE, "--lease", tmp_path / "lease.json")
-        options = ("--output", "new.zip") if service == "download" else ()
+        options: tuple[object, ...] = ("--output", "new.zip") if service == "download" else ()
         options += ("--state-dir", pool.state)
         done = run_tool(command, *given, *options, cwd=home)
         assert (done.returncode, done.stderr) == (0, "")

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -134,6 +135,11 @@ def _echo(lease: dict[str, Any]) -> str:
         return ""
 
 
+def has_successor(pool: RunningPool, instance: dict[str, Any]) -> bool:
+    """Whether another process runs in the place of the one that the instance had."""
+    return pool.instance(instance["port"])["pid"] not in {0, instance["pid"]}
+
+
 def test_a_killed_program_leaves_no_children_that_keep_its_port(new_pool: PoolMaker) -> None:
     """A master with a worker on its socket: the worker outlives a kill -9 of the master."""
     code = (
@@ -148,10 +154,8 @@ def test_a_killed_program_leaves_no_children_that_keep_its_port(new_pool: PoolMa
         (instance,) = pool.await_idle("forking", 1)
         (worker,) = psutil.Process(instance["pid"]).children()
         kill(instance["pid"])
-        eventually(lambda pid=worker.pid: ended(pid), "the worker's end")
-        eventually(
-            lambda i=instance: pool.instance(i["port"])["pid"] not in {0, i["pid"]}, "another"
-        )
+        eventually(partial(ended, worker.pid), "the worker's end")
+        eventually(partial(has_successor, pool, instance), "another")
 
 
 def looping(flag: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import os
 import pty
 import signal
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -258,7 +258,7 @@ def test_clients_of_the_file_come_and_go_with_a_reload(new_pool: PoolMaker) -> N
     shown = pool.request("GET", "/v1/services", token="of-a-client").body
     assert [s["service"] for s in shown] == ["web"]
     for method, path in (("POST", "/v1/reload"), ("POST", "/v1/drain"), ("GET", "/v1/pool")):
-        body = {} if method == "POST" else None
+        body: dict[str, Any] | None = {} if method == "POST" else None
         refused = pool.request(method, path, body, token="of-a-client")
         assert (refused.status, refused.body["code"]) == (403, "operator-only")
     pool.edit(clients={})

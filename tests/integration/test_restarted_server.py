@@ -90,7 +90,7 @@ def test_a_round_trip_succeeds_while_the_pool_server_is_killed_at_each_of_its_st
     killer = Killer(pool)
     summary = RoundTrip(client, archive, STEPS, Wishes(wait=30), reporter=killer).run()
     assert killer.killed_at == list(STEPS)
-    assert summary.changed > 0
+    assert summary.changed
     assert client.leases() == []
 
 

@@ -50,7 +50,7 @@ def running(pool: RunningPool, *arguments: str) -> Iterator[tuple[subprocess.Pop
     """``socketpool run`` of a program that stays, and the variables that it got."""
     with subprocess.Popen(
         [
-            *(TOOLS / "socketpool", "run", "--state-dir", pool.state, *arguments),
+            *map(str, (TOOLS / "socketpool", "run", "--state-dir", pool.state, *arguments)),
             *("--", sys.executable, "-c", TELLS_AND_STAYS),
         ],
         stdout=subprocess.PIPE,
@@ -178,7 +178,7 @@ def test_the_pool_server_may_be_killed_while_the_program_runs(new_pool: PoolMake
         for _ in range(2):
             before = pool.server_pid()
             kill(before)
-            eventually(lambda before=before: pool.server_pid() not in {0, before}, "its successor")
+            pool.await_server(after=before)
 
         def alive() -> bool:
             try:

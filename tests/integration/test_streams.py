@@ -8,7 +8,7 @@ import os
 import socket
 import ssl
 import threading
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import paramiko
 import pytest
@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from paramiko.common import AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 from socketpool.errors import FileRefused, TimedOut
 from socketpool.protocol.blocks import (
@@ -109,10 +110,10 @@ class AnyTunnel(paramiko.ServerInterface):
     """An SSH server that lets anybody open a direct-tcpip channel."""
 
     def check_auth_none(self, _username: str) -> int:
-        return paramiko.AUTH_SUCCESSFUL
+        return AUTH_SUCCESSFUL
 
     def check_channel_direct_tcpip_request(self, *_: object) -> int:
-        return paramiko.OPEN_SUCCEEDED
+        return OPEN_SUCCEEDED
 
 
 @contextlib.contextmanager
@@ -130,7 +131,8 @@ def ssh_link(_certificate: Path) -> Iterator[Link]:
         opened = client.open_channel("direct-tcpip", ("127.0.0.1", 1), ("127.0.0.1", 2), timeout=30)
         accepted = server.accept(30)
         assert accepted is not None
-        yield Link(opened, accepted, cut)
+        # The stubs lack memoryview, which a channel takes as well.
+        yield Link(cast("TimedStream", opened), cast("TimedStream", accepted), cut)
 
 
 @pytest.fixture(params=[tls_link, ssh_link], ids=["tls", "ssh"])

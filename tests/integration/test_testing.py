@@ -317,7 +317,7 @@ def test_who_waits_gets_what_another_thread_gives_back(probe: Path) -> None:
 def test_a_plain_program_is_leased_too_and_starts_anew_for_each_lease(tmp_path: Path) -> None:
     web = write_service(tmp_path, "web", command=WEB["command"])
     with InProcessPool(web) as pool:
-        pids = []
+        pids: list[int] = []
 
         def use() -> None:
             with pool.lease("web") as lease:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from typing import cast
 
 os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"  # its image may be out of reach
 
@@ -46,7 +47,8 @@ class Host:
             .with_tmpfs_mount("/run/lock")
             .with_kwargs(hostname=name, **SYSTEMD)
         )
-        container.ports = {"22/tcp": ("127.0.0.1", self.port)}  # not on every address
+        # Not on every address: docker takes the pair, the annotation of testcontainers does not.
+        container.ports = cast("dict[str, int | None]", {"22/tcp": ("127.0.0.1", self.port)})
         if network:
             joined = Network()
             joined.name = network

@@ -104,7 +104,13 @@ def running_instance(
     with PoolMaker() as maker, (folder / "log").open("wb") as log:
         port = maker.ports().first
         Fence.create(folder / "fence").admit([port], GENERATION)
-        command = [sys.executable, "-m", "socketpool.rsi.runner", folder / "spec.json", str(port)]
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "socketpool.rsi.runner",
+            folder / "spec.json",
+            str(port),
+        ]
         process = subprocess.Popen([*prefix, *command], stderr=log)
         try:
             eventually(lambda: connects(HOST, port), (folder / "log").read_text())

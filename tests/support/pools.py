@@ -32,7 +32,6 @@ from tests.support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from socketpool.client.api import ClientLease
 
 CATALOGUE = Path(__file__).parents[1] / "catalogue"
 SHIPPED = Path(__file__).parents[2] / "services"
@@ -133,11 +132,11 @@ def clean_environment(home: Path) -> dict[str, str]:
 
 
 def run_tool(
-    name: str, *arguments: object, env: dict[str, str] | None = None, **options: Any
+    name: object, *arguments: object, env: dict[str, str] | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Run one of the installed commands to its end."""
     return subprocess.run(
-        [TOOLS / name, *map(str, arguments)],
+        [TOOLS / str(name), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=90,
@@ -435,7 +434,7 @@ class PoolMaker:
 
 @contextlib.contextmanager
 def session(
-    lease: dict[str, Any] | ClientLease, service: str, token: str | None = None
+    lease: dict[str, Any], service: str, token: str | None = None
 ) -> Iterator[socket.socket]:
     """An open session on a leased service."""
     entry = place(lease, service)

@@ -70,7 +70,19 @@ FAMILIES = (*CIPHERS, DROPBEAR)
 def keygen(path: Path, *, kind: str = "ed25519", passphrase: str = "") -> Path:
     """A new key pair; returns the private one's file."""
     size = ["-b", "2048"] if kind == "rsa" else []  # the usual one takes seconds to make
-    command = ["ssh-keygen", "-q", "-t", kind, *size, "-N", passphrase, "-C", path.name, "-f", path]
+    command: list[str | Path] = [
+        "ssh-keygen",
+        "-q",
+        "-t",
+        kind,
+        *size,
+        "-N",
+        passphrase,
+        "-C",
+        path.name,
+        "-f",
+        path,
+    ]
     subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
     return path
 
@@ -167,7 +179,14 @@ class Sshd:
 
     def ssh_works(self, *options: str) -> bool:
         """Whether OpenSSH's own client gets in by the same configuration, without being asked."""
-        command = ["ssh", "-F", self.client_config, "-o", "BatchMode=yes", *options]
+        command: list[str | Path] = [
+            "ssh",
+            "-F",
+            self.client_config,
+            "-o",
+            "BatchMode=yes",
+            *options,
+        ]
         done = subprocess.run(
             [*command, self.alias, "true"],
             stdin=subprocess.DEVNULL,
@@ -229,14 +248,26 @@ class Dropbear(Sshd):
         (home / ".ssh").mkdir(mode=0o700, parents=True, exist_ok=True)
         shutil.copy(self.folder / "authorized_keys", home / ".ssh")
         key = self.folder / "host_dropbear"
-        convert = ["dropbearconvert", "openssh", "dropbear", self.folder / "host_ed25519", key]
+        convert: list[str | Path] = [
+            "dropbearconvert",
+            "openssh",
+            "dropbear",
+            self.folder / "host_ed25519",
+            key,
+        ]
         subprocess.run(convert, check=True, capture_output=True)
         account = pwd.getpwuid(os.geteuid()).pw_dir
         as_user = [] if os.geteuid() == 0 else ["--map-current-user", "--keep-caps"]
         server = [DROPBEAR_PROGRAM, "-F", "-E", "-s", "-p", f"{self.host}:{self.port}", "-r", key]
         return [
             *("unshare", "--mount", *as_user, "sh", "-c"),
-            *('mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh", home, account, *server),
+            *(
+                'mount --bind "$1" "$2" && shift 2 && exec "$@"',
+                "sh",
+                str(home),
+                account,
+                *map(str, server),
+            ),
             *("-P", self.folder / "pid"),
         ]
 

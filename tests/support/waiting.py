@@ -14,7 +14,7 @@ DEADLINE = 30.0
 """Generous: the machine may be busy with something else.  Nothing is measured by it."""
 
 
-def eventually(condition: Callable[[], T], what: str, seconds: float = DEADLINE) -> T:
+def eventually(condition: Callable[[], T | None], what: str, seconds: float = DEADLINE) -> T:
     """The condition's first true value; fails the test when none comes in time."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -63,7 +63,8 @@ class Running:
 
     def line(self) -> str:
         assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        line: str = self.process.stdout.readline()
+        return line.strip()
 
     def child(self) -> psutil.Process:
         return eventually(psutil.Process(self.process.pid).children, "the program")[0]

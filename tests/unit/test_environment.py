@@ -13,7 +13,8 @@ from socketpool.errors import UsageError
 
 
 def place(service: str, port: int, **more: str) -> Leased:
-    return Leased(**{"service": service, "host": "127.0.0.1", "port": port, "instance": ""} | more)
+    entry = {"service": service, "host": "127.0.0.1", "port": port, "instance": ""}
+    return Leased.model_validate(entry | more)
 
 
 def test_each_service_is_named_by_host_port_and_url() -> None:

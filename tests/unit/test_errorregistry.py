@@ -39,7 +39,7 @@ from socketpool.server.http.protocol import BoundedHttp
 from socketpool.server.leases.requests import ClientGone
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 TOKEN = "the-token"
 DOCS = Path(__file__).parents[2] / "docs"
@@ -130,14 +130,14 @@ def test_an_error_of_the_api_arrives_as_its_class(
     api: Api, client: PoolClient, cls: type[SocketpoolError], call: str
 ) -> None:
     api.leases.error = cls("it can't be", hint="do this")
-    ask = {
+    calls: dict[str, Callable[[], object]] = {
         "acquire": partial(client.acquire, ["web"], wait=0),  # the fast path answers
         "release": partial(client.release, "abc"),  # the fast path too
         "renew": partial(client.renew, "abc"),
         "leases": client.leases,
-    }[call]
+    }
     with pytest.raises(SocketpoolError) as caught:
-        ask()
+        calls[call]()
     assert type(caught.value) is cls
     assert (caught.value.message, caught.value.hint) == ("it can't be", "do this")
     assert caught.value.exit_code == cls.exit_code

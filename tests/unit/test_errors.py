@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from operator import attrgetter
 
 import pytest
 
@@ -40,7 +41,7 @@ def all_errors() -> set[type[SocketpoolError]]:
     return {cls for cls in found if cls.__module__.startswith("socketpool.")}
 
 
-@pytest.mark.parametrize("cls", sorted(all_errors(), key=lambda cls: cls.__name__))
+@pytest.mark.parametrize("cls", sorted(all_errors(), key=attrgetter("__name__")))
 def test_an_error_has_a_documented_exit_code_and_a_stable_code(cls: type[SocketpoolError]) -> None:
     assert cls.exit_code in DOCUMENTED - {0, 130}
     assert re.fullmatch(r"[a-z]+(-[a-z]+)*", cls.code)
@@ -51,7 +52,7 @@ def test_codes_tell_errors_apart() -> None:
     assert len(codes) == len(set(codes))
 
 
-@pytest.mark.parametrize("cls", sorted(all_errors(), key=lambda cls: cls.code))
+@pytest.mark.parametrize("cls", sorted(all_errors(), key=attrgetter("code")))
 def test_every_error_crosses_with_the_exit_code_of_its_family(cls: type[SocketpoolError]) -> None:
     """Whoever adds a class finds here whether it is registered."""
     if issubclass(cls, ArchiveError):

@@ -188,7 +188,14 @@ def test_signals_and_descriptors_of_whoever_started_it_do_not_reach_the_program(
     (tmp_path / "spec.json").write_text(json.dumps(spec))
     try:
         with odd_signals():
-            command = [sys.executable, "-I", "-S", launch.__file__, tmp_path / "spec.json", "2000"]
+            command: list[str | Path] = [
+                sys.executable,
+                "-I",
+                "-S",
+                launch.__file__,
+                tmp_path / "spec.json",
+                "2000",
+            ]
             subprocess.run(command, close_fds=False, check=True, timeout=30)
     finally:
         os.close(ours)

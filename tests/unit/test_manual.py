@@ -16,7 +16,11 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def share(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("share")
-    command = [sys.executable, ROOT / "script" / "packaging" / "manual.py", folder]
+    command: list[str | Path] = [
+        sys.executable,
+        ROOT / "script" / "packaging" / "manual.py",
+        folder,
+    ]
     subprocess.run(command, check=True)
     return folder
 

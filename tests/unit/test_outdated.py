@@ -50,6 +50,11 @@ def house(state: InstanceState, pid: int) -> tuple[Pool, Updater]:
     return pool, Updater(pool, instances, actor)
 
 
+def state_of(pool: Pool) -> InstanceState:
+    """The state of the one instance, which each call may change."""
+    return pool.instances[2000].state
+
+
 def test_the_start_of_a_process_is_known_and_never_told_later_than_it_was(
     spawn: Callable[[], int],
 ) -> None:
@@ -71,10 +76,10 @@ def test_an_instance_whose_respawn_read_the_service_as_it_was_is_replaced_when_i
     pool.apply(2000, InstanceEvent.SPAWNED, 0.0)
     pool.saw(2000, respawned)
     updater.replace()
-    assert pool.instances[2000].state is InstanceState.STARTING, "it is on its way already"
+    assert state_of(pool) is InstanceState.STARTING, "it is on its way already"
     pool.apply(2000, InstanceEvent.READY, 1.0)
     updater.replace()
-    assert pool.instances[2000].state is InstanceState.RECYCLING
+    assert state_of(pool) is InstanceState.RECYCLING
 
 
 @pytest.mark.parametrize("state", [InstanceState.IDLE, InstanceState.LEASED])
@@ -94,10 +99,10 @@ def test_an_idle_instance_of_before_the_change_is_replaced_once(spawn: Callable[
     time.sleep(0.05)
     updater.outdate(["up"])
     updater.replace()
-    assert pool.instances[2000].state is InstanceState.RECYCLING
+    assert state_of(pool) is InstanceState.RECYCLING
     pool.apply(2000, InstanceEvent.SPAWNED, 1.0)
     time.sleep(0.05)
     pool.saw(2000, spawn())
     pool.apply(2000, InstanceEvent.READY, 2.0)
     updater.replace()
-    assert pool.instances[2000].state is InstanceState.IDLE
+    assert state_of(pool) is InstanceState.IDLE

@@ -123,7 +123,7 @@ def test_a_listener_for_both_families_is_seen_through_ipv4() -> None:
         socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener,
         socket.create_connection(("127.0.0.1", listener.getsockname()[1])) as ours,
     ):
-        assert peer_accounts(ours.getsockname(), ours.getpeername()) == {os.geteuid()}
+        assert peer_accounts(ours.getsockname(), ours.getpeername()) == frozenset({os.geteuid()})
 
 
 def test_a_listener_that_went_away_is_no_pool() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -131,7 +132,7 @@ class PoolMachine(RuleBasedStateMachine):
         client=st.sampled_from(CLIENTS),
     )
     def ask_for_a_lease(self, names: list[str], ttl: float, key: str, client: str) -> None:
-        ask = {"ttl": ttl, "key": key, "now": self.now, "client": client}
+        ask: dict[str, Any] = {"ttl": ttl, "key": key, "now": self.now, "client": client}
         known = self.pool.find(client, key)
         before = (dict(self.pool.instances), dict(self.pool.leases), self.pool.generation)
         unknown = [name for name in names if name not in self.pool.services]

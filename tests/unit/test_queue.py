@@ -283,7 +283,7 @@ class ShopMachine(RuleBasedStateMachine):
         self.number += 1
         self.shop.arrive(self.number, *wants, client=client)
 
-    @precondition(lambda self: len(self.shop.queue))
+    @precondition(lambda self: len(self.shop.queue) > 0)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
         waiting = list(self.shop.queue._waiters)

@@ -38,7 +38,7 @@ def test_every_default_is_specified_and_the_same(role: Path) -> None:
 
 
 def pack(*arguments: Path) -> str:
-    command = [sys.executable, PACK, *arguments]
+    command = [sys.executable, str(PACK), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 

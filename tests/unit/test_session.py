@@ -19,13 +19,13 @@ from socketpool.errors import (
     TimedOut,
 )
 from socketpool.protocol.blocks import (
-    ProtocolError,
     read_line_block,
     send_file_block,
     send_line_block,
     write_file_block,
 )
 from socketpool.protocol.filesource import OpenFile
+from socketpool.protocol.frames import ProtocolError
 from socketpool.protocol.session import (
     await_event,
     errors_of_service,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 from socketpool.protocol import blocks, transfer
 
@@ -43,9 +43,8 @@ class NoReading(NoDigest):
 @contextmanager
 def without_digests() -> Iterator[None]:
     """In this process, for the length of a ``with`` block."""
-    reading = transfer.Digest
-    blocks.hashlib, transfer.Digest = NoHashes, NoReading
-    try:
+    with (
+        patch.object(blocks, "hashlib", NoHashes),
+        patch.object(transfer, "Digest", NoReading),
+    ):
         yield
-    finally:
-        blocks.hashlib, transfer.Digest = hashlib, reading

@@ -2,10 +2,23 @@
 
 import socket
 import sys
-from typing import BinaryIO
+from typing import Protocol
 
 
-def echo(reader: BinaryIO, writer: BinaryIO) -> None:
+class Reader(Protocol):
+    """Whatever lines are read from."""
+
+    def readline(self, limit: int, /) -> bytes: ...
+
+
+class Writer(Protocol):
+    """Whatever bytes are written to."""
+
+    def write(self, data: bytes, /) -> object: ...
+    def flush(self) -> None: ...
+
+
+def echo(reader: Reader, writer: Writer) -> None:
     """One line."""
     writer.write(reader.readline(100))
     writer.flush()

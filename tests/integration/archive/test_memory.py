@@ -40,7 +40,8 @@ def test_peak(members: int, size: int, tmp_path: Path) -> None:
     engine.original.write_bytes(build(specs, zip64_end=True).data)
     new = {spec.name: b"x" * size for spec in specs[::10]}
     engine.returned.write_bytes(canonical(new, method=0))
-    command = [sys.executable, "-c", MERGE, engine.original, engine.returned, tmp_path / "out.zip"]
+    files = (engine.original, engine.returned, tmp_path / "out.zip")
+    command = [sys.executable, "-c", MERGE, *map(str, files)]
     env = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     assert int(done.stdout) * 1024 <= 20 * 1024 * 1024 + 300 * members

@@ -97,7 +97,7 @@ def _check_with_zipfile(before: bytes, after: bytes, changed: set[bytes]) -> Non
 
 def _verdicts(path: Path) -> list[int]:
     """What programs say about an archive; some can't read some, before as after."""
-    tests = (["7z", "t", "-psecret", path], ["unzip", "-P", "secret", "-tq", path])
+    tests = (["7z", "t", "-psecret", str(path)], ["unzip", "-P", "secret", "-tq", str(path)])
     return [
         subprocess.run(command, capture_output=True, check=False).returncode
         for command in tests

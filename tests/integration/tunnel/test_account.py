@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import paramiko
 import pytest
@@ -85,7 +85,7 @@ def test_no_other_port_or_host_can(tunnel: Tunnel, server: Sshd, allowed: int, h
     "pool", [{"services_host": "127.0.0.2"}, {"host": "localhost"}, {"host": "::1"}], ids=str
 )
 def test_every_port_that_a_lease_names_can_be_reached(
-    new_sshd: SshdMaker, new_pool: PoolMaker, pool: dict[str, str]
+    new_sshd: SshdMaker, new_pool: PoolMaker, pool: dict[str, Any]
 ) -> None:
     """Of a pool that runs: what its state directory says is what leases name."""
     made = new_pool.start({"web": WEB | {"warm": 1, "max": 2}}, **pool)
@@ -147,7 +147,15 @@ def test_no_unix_socket_can_be_reached_or_made(server: Sshd, tmp_path: Path) -> 
         listener.settimeout(3)
         with socket.create_server((HOST, 0)) as free:
             port = free.getsockname()[1]
-        command = ["ssh", "-F", server.client_config, "-N", "-L", f"{HOST}:{port}:{path}", "there"]
+        command: list[str | Path] = [
+            "ssh",
+            "-F",
+            server.client_config,
+            "-N",
+            "-L",
+            f"{HOST}:{port}:{path}",
+            "there",
+        ]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             eventually(lambda: connects(HOST, port), "the forwarding of ssh")
             with pytest.raises(TimeoutError):

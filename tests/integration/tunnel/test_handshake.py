@@ -76,7 +76,9 @@ def test_a_host_with_too_many_logins_at_once_is_said_to_have_them(new_sshd: Sshd
         return None
 
     # The connection by which the server was seen to run may still count.
-    with eventually(greeted, "a connection that counts"):
+    first = eventually(greeted, "a connection that counts")
+    assert first is not None
+    with first:
         error = refusal(server)
     assert "too many connections that are logging in" in error.message
     assert "try again in a moment" in error.hint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -31,7 +31,7 @@ def fingerprint(public: Path) -> str:
     return shown.stdout.split()[1]
 
 
-def refusal(server: Sshd, **options: bool) -> HostKeyRefused:
+def refusal(server: Sshd, **options: Any) -> HostKeyRefused:
     with pytest.raises(HostKeyRefused) as caught, tunnel_through(server, **options):
         pass
     return caught.value
@@ -251,7 +251,8 @@ def test_certificates_of_hosts_are_trusted_as_ssh_does(
     authority, other = keygen(tmp_path / "authority"), keygen(tmp_path / "other")
     said, _, words = ("", "", options) if options.startswith("-") else options.partition(" -")
     signing = f"-{words}".split() if said and words else words.split()
-    command = ["ssh-keygen", "-q", "-I", "us", "-s", other if said == "by another" else authority]
+    signer = str(other if said == "by another" else authority)
+    command = ["ssh-keygen", "-q", "-I", "us", "-s", signer]
     command += [] if said == "for a user" else ["-h"]
     subprocess.run([*command, *signing, f"{key}.pub"], check=True)
     server.options = f"HostCertificate {key}-cert.pub"
@@ -415,7 +416,7 @@ def test_algorithms_that_the_configuration_chooses_are_used(new_sshd: SshdMaker)
         "  KexAlgorithms ecdh-sha2-nistp384\n  HostKeyAlgorithms ssh-ed25519"
     ).start()
     with tunnel_through(server) as tunnel:
-        transport = tunnel.link().transport
+        transport = cast("Any", tunnel.link().transport)  # its stubs lack the attributes
         assert (transport.local_cipher, transport.remote_mac) == ("aes256-ctr", "hmac-sha2-512")
     server.client_options = "Ciphers aes256-cbc"
     server.write_client_config()

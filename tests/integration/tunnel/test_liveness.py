@@ -102,7 +102,10 @@ def namespace() -> Iterator[tuple[str, str, str]]:
     name, near, far = f"sptest{number}", f"spn{number}", f"spf{number}"
     ours, theirs = f"10.{200 + (number >> 8) % 50}.{number & 255}.1", ""
     theirs = ours[:-1] + "2"
-    run = lambda *words: subprocess.run(words, check=True)  # noqa: E731
+
+    def run(*words: str) -> None:
+        subprocess.run(words, check=True)
+
     run("ip", "netns", "add", name)
     try:
         run("ip", "link", "add", near, "type", "veth", "peer", "name", far, "netns", name)

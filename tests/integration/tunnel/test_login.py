@@ -154,7 +154,8 @@ def test_a_locked_key_that_the_agent_holds_is_not_asked_for(
     new_sshd: SshdMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = new_sshd.make()
-    plain = shutil.copy(server.folder / "user", tmp_path / "plain")
+    plain = tmp_path / "plain"
+    shutil.copy(server.folder / "user", plain)
     subprocess.run(
         ["ssh-keygen", "-q", "-p", "-N", "locked", "-f", server.folder / "user"], check=True
     )

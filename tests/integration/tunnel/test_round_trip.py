@@ -178,7 +178,7 @@ def test_a_passphrase_is_asked_for_by_a_program_where_there_is_no_terminal(
     program.write_text(f'#!/bin/sh\necho "$1" >>{tmp_path}/asked\necho open sesame\n')
     program.chmod(0o755)
     environment = clean_environment(tmp_path) | {"SSH_ASKPASS": str(program)}
-    command = [
+    command: list[str | Path] = [
         *(TOOLS / "socketpool_client", "--ssh", server.alias),
         *("--ssh-config", server.client_config, "--token-file", trio.state / "token"),
         *(trio.host, str(trio.port), archive, *TRIO),
@@ -309,7 +309,12 @@ def test_a_gigabyte_arrives_whole_although_its_connections_are_cut_again_and_aga
         env=clean_environment(tmp_path),
     ) as process:
         assert process.stdout is not None
-        faults = iter((server.cut, server.cut, lambda: (server.kill(), server.start())))
+
+        def restart() -> None:
+            server.kill()
+            server.start()
+
+        faults = iter((server.cut, server.cut, restart))
         at = [GIGABYTE // 5, GIGABYTE // 2, GIGABYTE * 4 // 5]
         notes, summary = [], None
         for line in process.stdout:

@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -177,7 +178,7 @@ def test_refusals_at_once_are_each_told_their_own_reason(new_sshd: SshdMaker) ->
         port = closed.getsockname()[1]
     server = new_sshd.start("there", f"PermitOpen {HOST}:{port}")
 
-    def reason(number: int) -> type[Exception]:
+    def reason(tunnel: Tunnel, number: int) -> type[Exception]:
         try:
             tunnel.dial(HOST, port if number % 2 else port + 1)
         except (TargetRefused, ForwardProhibited) as error:
@@ -185,7 +186,7 @@ def test_refusals_at_once_are_each_told_their_own_reason(new_sshd: SshdMaker) ->
         raise AssertionError("was opened")
 
     with tunnel_through(server) as tunnel, ThreadPoolExecutor(16) as workers:
-        found = list(workers.map(reason, range(64)))
+        found = list(workers.map(partial(reason, tunnel), range(64)))
     assert found == [ForwardProhibited, TargetRefused] * 32
 
 
@@ -239,7 +240,7 @@ def test_new_keys_are_agreed_on_under_load(new_sshd: SshdMaker, family: str) -> 
     server = new_sshd.start_family(family, "RekeyLimit 1M")
     send, digest = send_noise(16 << 20)
     stop = threading.Event()
-    opened = []
+    opened: list[int] = []
 
     def come_and_go() -> None:
         while not stop.is_set():

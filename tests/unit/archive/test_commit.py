@@ -124,9 +124,10 @@ def test_a_change_during_the_merge_is_noticed(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from socketpool.archive import merge as module
+    from socketpool.archive import readback
 
     _, manifest = engine.implode(DATA)
-    honest = module.read_back
+    honest = readback.read_back
 
     def meddle(*args: object, **options: object) -> None:
         honest(*args, **options)  # type: ignore[arg-type]
@@ -200,7 +201,15 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(room: int, engine: Eng
     path = engine.folder / "manifest"
     manifest.write(path)
     before = sorted(engine.folder.iterdir())
-    command = [sys.executable, "-c", FILL, engine.original, engine.returned, path, str(room)]
+    command: list[str | Path] = [
+        sys.executable,
+        "-c",
+        FILL,
+        engine.original,
+        engine.returned,
+        path,
+        str(room),
+    ]
     done = subprocess.run(
         command,
         capture_output=True,

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
@@ -208,7 +208,7 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mode bits count, as for users who aren't root."""
     real = os.access
 
-    def access(path: str | bytes, mode: int, **options: int) -> bool:
+    def access(path: str | bytes, mode: int, **options: Any) -> bool:
         found = os.stat(path, dir_fd=options.get("dir_fd"))
         return bool(found.st_mode & 0o200) and real(path, mode, **options)
 

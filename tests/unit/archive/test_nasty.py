@@ -7,6 +7,7 @@ behind or beside the trap is replaced and everything else stays; a type: that re
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -144,8 +145,8 @@ MERGED: dict[str, Callable[[], bytes]] = {
     ),
     "lying member elsewhere": lambda: around(Spec(b"link", b"x", local_crc=1, external=UNIX_LINK)),
     **{
-        f"method {number}": lambda number=number: around(
-            Spec(b"m.html", b"x" * 50, method=number, raw=b"?" * 30)
+        f"method {number}": partial(
+            around, Spec(b"m.html", b"x" * 50, method=number, raw=b"?" * 30)
         )
         for number in (9, 12, 14, 93, 98, 99)
     },

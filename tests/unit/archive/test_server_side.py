@@ -6,7 +6,7 @@ import io
 import subprocess
 import sys
 import zipfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +21,14 @@ from tests.support.archives import TIMES, Spec, build, canonical
 if TYPE_CHECKING:
     from pathlib import Path
 
-PLAIN = {"date": 0x00210000, "made": 20, "external": 0}
+
+class Plain(TypedDict):
+    date: int
+    made: int
+    external: int
+
+
+PLAIN = Plain(date=0x00210000, made=20, external=0)
 
 
 def unpacked(path: Path, limits: Limits = Limits()) -> dict[bytes, bytes]:  # noqa: B008

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MODULES = ["client", "main", "stepclient", "server", "tunnel"]
 WITHOUT = (
@@ -30,7 +34,7 @@ def test_no_command_imports_paramiko_before_it_is_needed(module: str) -> None:
     assert python(code).stdout == "False\n"
 
 
-def test_without_paramiko_a_command_through_ssh_says_what_to_install(tmp_path) -> None:
+def test_without_paramiko_a_command_through_ssh_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "site.zip").touch()
     code = WITHOUT + "from socketpool.cli.client import main; main()"
     arguments = ("--ssh", "host", "127.0.0.1", "8080", str(tmp_path / "site.zip"), "upload")

@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -310,7 +311,7 @@ def test_in_bulk_the_wire_waits_a_little_for_more(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(wire.time, "sleep", pauses.append)
+    monkeypatch.setattr(time, "sleep", pauses.append)
     host.socket.sendall(bytes(1000))
     host.wire.take(1000)
     host.socket.sendall(bytes(1000))
