@@ -44,10 +44,15 @@ _MARK: Final = re.compile(
 _MAX_ROUNDS: Final = 5
 
 
+def is_no_copy(part: str) -> bool:
+    """Whether the name has no mark of a copy, as most have: a quick look at it."""
+    return part.endswith(_PAGES) and _MARK.search(part) is None
+
+
 def originals(part: str) -> Iterator[str]:
     """Names of which the folded file or folder name ``part`` could be a copy, nearest first."""
-    if part.endswith(_PAGES) and _MARK.search(part) is None:
-        return  # most names: worth not looking further
+    if is_no_copy(part):
+        return
     pending, seen = [part], {part}
     for _ in range(_MAX_ROUNDS):
         found = []

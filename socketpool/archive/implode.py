@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _BUFFER = 1 << 18
 _INLINE = 1 << 16
+_ODD_STARTS = b"/."
+"""First bytes of names that may travel under another one; asked here, where each call counts."""
 
 
 class Imploded(Protocol):
@@ -68,8 +70,9 @@ class ImplodedZip:
         layout = Canonical()
         buffer = bytearray()
         for ordinal, data in zip(self._sent, self._data, strict=True):
-            raw, flags, method, crc, packed, size = archive.brief(ordinal)
-            name = sent_name(raw)
+            name, flags, method, crc, packed, size = archive.brief(ordinal)
+            if name[:1] in _ODD_STARTS:
+                name = sent_name(name)
             # Whoever reads the stream would trip over a name that isn't what its flag says.
             utf8 = flags & r.UTF8 != 0 and is_utf8(name)
             buffer += layout.add(name, utf8=utf8, method=method, crc=crc, packed=packed, size=size)
@@ -118,7 +121,8 @@ def implode_zip(
         if verify:
             verify_member(archive.member(ordinal), archive.read, place)
         found.append(place)
-        size.add(len(sent_name(name)), packed, unpacked)
+        length = len(sent_name(name)) if name[:1] in _ODD_STARTS else len(name)
+        size.add(length, packed, unpacked)
         manifest.add(ordinal, name, crc, unpacked)
     return ImplodedZip(archive, sent, found, size.total, manifest)
 

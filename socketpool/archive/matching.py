@@ -30,7 +30,7 @@ class Matcher:
 
         Raises :class:`NeverSent` or :class:`ReturnedTwice`.
         """
-        row = self._find(sent_name(name))
+        row = self._find(sent_name(name) if name[:1] in b"/." else name)
         if row is None:
             if self._folders is None:
                 self._folders = _folders(self._manifest)

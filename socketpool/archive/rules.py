@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pathspec.patterns.gitignore.basic import GitIgnoreBasicPattern
 
-from socketpool.archive.copies import originals
+from socketpool.archive.copies import is_no_copy, originals
 from socketpool.archive.names import fold
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ class RuleSet:
     def match_copy(self, name: str) -> str | None:
         """The pattern that matches what the file ``name`` is a copy of."""
         folder, _, last = name.rpartition("/")
+        if is_no_copy(last):
+            return None
         for original in originals(last):
             found = self._match_last(folder, original)
             if found is None and self._paths:
