@@ -120,6 +120,10 @@ def run(command: click.Command, name: str) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _interrupt)  # what Ctrl-C gives back, they do too
+    for stream in (sys.stdout, sys.stderr):
+        # What the terminal can't show is shown escaped, whatever its encoding.
+        with suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     action = functools.partial(command.main, prog_name=name, standalone_mode=False)
     sys.exit(exit_code_of(action, name, events=_tells_events(command, sys.argv[1:])))
 
