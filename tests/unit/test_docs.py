@@ -12,14 +12,28 @@ import yaml
 from click.testing import CliRunner
 
 from socketpool.cli.newservice import service
-from socketpool.config.models import PoolFile, ServiceFile
+from socketpool.config.models import Limits, PoolFile, Readiness, ServiceFile
 from socketpool.config.profiles import ClientFile
+from socketpool.config.values import parse_duration, parse_size
 from socketpool.core.lifecycle import INSTANCE, LEASE, mermaid
+from socketpool.errors import (
+    INTERRUPTED_EXIT_CODE,
+    ArchiveError,
+    ConfigError,
+    NoCapacity,
+    NotAuthorised,
+    PoolUnreachable,
+    ServiceFailed,
+    SocketpoolError,
+    TimedOut,
+    UsageError,
+)
 from socketpool.protocol.transfer import TRANSFER
 from socketpool.testing import process
 from socketpool.tunnel.states import TUNNEL
 
 ROOT = Path(__file__).parents[2]
+HOWTO = ROOT / "socketpool" / "howto"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md")])
 
 
@@ -98,3 +112,69 @@ def test_the_example_of_profiles_is_valid() -> None:
 def test_the_example_configuration_shows_the_defaults() -> None:
     shown = PoolFile.model_validate(yaml.safe_load((ROOT / "examples" / "pool.yml").read_text()))
     assert shown.pool == PoolFile().pool
+
+
+EXIT_CODES = {
+    SocketpoolError: "unexpected",
+    UsageError: "usage",
+    ConfigError: "configuration",
+    PoolUnreachable: "can't be reached",
+    NoCapacity: "no capacity",
+    NotAuthorised: "not authorised",
+    ArchiveError: "the archive was refused",
+    ServiceFailed: "service failed",
+    TimedOut: "timed out",
+}
+"""What the HOWTOs call each family of errors."""
+
+
+def test_the_howto_of_the_main_job_lists_every_exit_code() -> None:
+    text = (HOWTO / "socketpool_client.md").read_text()
+    _, _, table = text.partition("Exit codes:\n")
+    rows = dict(re.findall(r"^    ([0-9]+) +(.+(?:\n         .+)*)", table, re.MULTILINE))
+    codes = {str(cls.exit_code) for cls in EXIT_CODES}
+    assert set(rows) == {"0", *codes, str(INTERRUPTED_EXIT_CODE)}
+    for cls, words in EXIT_CODES.items():
+        assert words in rows[str(cls.exit_code)]
+
+
+SHORT = {"nobody there": PoolUnreachable, "usage or configuration": ConfigError}
+SHORT |= {"not ready in time": TimedOut, "the pool ended by itself": SocketpoolError}
+SHORT["the service failed"] = ServiceFailed
+SHORT |= {words: cls for cls, words in EXIT_CODES.items()}
+
+
+@pytest.mark.parametrize(
+    "name", ["socketpool_server", "uploader_client", "vendor_client", "downloader_client"]
+)
+def test_exit_codes_in_a_howto_are_those_of_the_errors(name: str) -> None:
+    text = " ".join((HOWTO / f"{name}.md").read_text().split())
+    (sentence,) = re.findall(r"Exit codes[^:.]*: 0 ([^.]+)\.", text)
+    told = re.findall(r"([0-9]+) ([^,(]+[^,( ])", sentence)
+    assert told
+    for code, words in told:
+        if words == "interrupted":
+            assert int(code) == INTERRUPTED_EXIT_CODE
+        else:
+            assert SHORT[words].exit_code == int(code), words
+
+
+def test_the_table_of_service_yml_shows_the_defaults() -> None:
+    text = (ROOT / "docs" / "services.md").read_text()
+    rows = re.findall(r"^\| `([a-z_.]+)` \| .* \| (\S+) \|$", text, re.MULTILINE)
+    shown = {name: value for name, value in rows if value[0].isdigit()}
+    limits, readiness = Limits(), Readiness()
+    assert shown.keys() == {
+        *("warm", "max", "start", "interval", "timeout"),
+        *("limits.sessions", "limits.session_time", "limits.archive_size"),
+    }
+    assert int(shown["limits.sessions"]) == limits.sessions
+    assert parse_duration(shown["limits.session_time"]) == limits.session_time
+    assert parse_size(shown["limits.archive_size"]) == limits.archive_size
+    for name in ("start", "interval", "timeout"):
+        assert parse_duration(shown[name]) == getattr(readiness, name)
+    fields = ServiceFile.model_fields
+    assert (int(shown["warm"]), int(shown["max"])) == (
+        fields["warm"].default,
+        fields["max"].default,
+    )
