@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from socketpool import variables
 from socketpool.cli.sshoptions import tunnel_to
 from socketpool.config.values import DEFAULT_POOL, Address
 from socketpool.errors import NotAuthorised, UsageError
@@ -175,5 +176,5 @@ def _remote_token(tunnel: Tunnel, way: Way) -> str:
     raise NotAuthorised(
         f"no API token for the pool at {way.host} port {way.port} of {tunnel.name}",
         hint="that account may not read it there. Ask the pool's operator for the token, and name "
-        "the file that holds it here: --token-file, or SOCKETPOOL_TOKEN_FILE",
+        f"the file that holds it here: --token-file, or {variables.TOKEN_FILE}",
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from socketpool import variables
 from socketpool.cli.access import PROFILE_MARK, Way, reach, way_of_profile
 from socketpool.cli.base import say
 from socketpool.client.dial import TcpDial
@@ -22,23 +23,24 @@ if TYPE_CHECKING:
 
     from socketpool.client.api import PoolClient
 
-ENVIRONMENT = "SOCKETPOOL_POOL"
-
 state_dir_option = click.option(
     "--state-dir",
     metavar="DIR",
-    help="Where the pool keeps its files; default: SOCKETPOOL_STATE_DIR, else the XDG state home.",
+    help=f"Where the pool keeps its files; default: {variables.STATE_DIR}, "
+    "else the XDG state home.",
 )
 token_file_option = click.option(
     "--token-file",
     metavar="FILE",
-    help="The file with the pool's API token; default: SOCKETPOOL_TOKEN_FILE, else a local pool's.",
+    help=f"The file with the pool's API token; default: {variables.TOKEN_FILE}, "
+    "else a local pool's.",
 )
 account_option = click.option(
     "--pool-account",
     "account",
     metavar="NAME",
-    help="The account that runs a pool of this machine; default: SOCKETPOOL_POOL_ACCOUNT. "
+    help="The account that runs a pool of this machine; "
+    f"default: {variables.POOL_ACCOUNT}. "
     "Always accepted: root, your own, socketpool, and the owner of the token's file.",
 )
 wait_option = click.option(
@@ -56,7 +58,7 @@ def pool_options(function: Callable[..., Any]) -> Callable[..., Any]:
     pool_option = click.option(
         "--pool",
         metavar="IP:PORT|@PROFILE",
-        help=f"The pool server; default: {ENVIRONMENT}, else the state directory's own.",
+        help=f"The pool server; default: {variables.POOL}, else the state directory's own.",
     )
     return pool_option(token_file_option(state_dir_option(account_option(function))))
 
@@ -66,7 +68,7 @@ def open_pool(
     pool: str | None, token_file: str | None, state_dir: str | None, account: str | None
 ) -> Iterator[PoolClient]:
     """The pool that these options and the variables behind them name."""
-    way = _way(pool or os.environ.get(ENVIRONMENT), token_file, state_dir, account)
+    way = _way(pool or os.environ.get(variables.POOL), token_file, state_dir, account)
     with reach(way, say) as client:
         yield client
 
@@ -133,6 +135,7 @@ def _address(given: str | None, state_dir: str | None) -> Address:
     if local is None:
         raise UsageError(
             f"no pool was ever started on {state.root}",
-            hint=f"name one with --pool IP:PORT or {ENVIRONMENT}, or start one: socketpool serve",
+            hint=f"name one with --pool IP:PORT or {variables.POOL}, "
+            "or start one: socketpool serve",
         )
     return Address(host=local[0], port=local[1])

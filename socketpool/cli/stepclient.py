@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 import socketpool
+from socketpool import variables
 from socketpool.cli.access import pool_behind, told, tunnel_of, way_through
 from socketpool.cli.base import HELP_NAMES, HostType, HowtoCommand, PortType, run
 from socketpool.cli.hook import load_hook
@@ -18,7 +19,7 @@ from socketpool.cli.sshoptions import accept_new_option, ssh_config_option, ssh_
 from socketpool.client.apitoken import local_accounts
 from socketpool.client.dial import TcpDial
 from socketpool.client.filerun import Wishes
-from socketpool.client.leasetoken import ENVIRONMENT, find_lease_token
+from socketpool.client.leasetoken import find_lease_token
 from socketpool.client.renewal import renewed
 from socketpool.client.single import SingleStep
 from socketpool.errors import SocketpoolError
@@ -53,7 +54,8 @@ def _client(name: str) -> Callable[[Callable[..., None]], click.Command]:
                 "--lease",
                 "lease_token_file",
                 metavar="FILE",
-                help=f"The file with the lease's token, - for standard input; else {ENVIRONMENT}.",
+                help="The file with the lease's token, - for standard input; "
+                f"else {variables.LEASE_TOKEN}.",
             ),
             click.argument("filename", type=click.Path(exists=True, path_type=Path)),
             click.argument("port", type=PortType(lowest=1)),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from socketpool import variables
 from socketpool.cli.base import say
 from socketpool.config.clients import check_client_name, token_hash
 from socketpool.errors import UsageError
@@ -45,7 +46,8 @@ def new(name: str, output: Path | None) -> None:
     say(f"clients:\n  {name}:\n    token: {token_hash(made)}")
     say("    # services: [upload, vendor, download]\n    # leases: 4")
     kept = "that line" if output is None else str(output)
-    say(f"The client keeps {kept} in a file of its own: SOCKETPOOL_TOKEN_FILE or --token-file.")
+    where = f"{variables.TOKEN_FILE} or --token-file"
+    say(f"The client keeps {kept} in a file of its own: {where}.")
 
 
 def _write(path: Path, made: str) -> None:

@@ -13,16 +13,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from socketpool import variables
 from socketpool.client.api import PoolClient
 from socketpool.client.dial import TcpDial
-from socketpool.client.peeraccount import ENVIRONMENT as ACCOUNT_ENVIRONMENT
 from socketpool.client.peeraccount import account_uid
 from socketpool.config.statedir import StateDir
 from socketpool.config.values import EVERYWHERE, Address
 from socketpool.credentials.tokens import read_secret
 from socketpool.errors import ConfigError, NotAuthorised
-
-ENVIRONMENT = "SOCKETPOOL_TOKEN_FILE"
 
 
 class Access(NamedTuple):
@@ -49,7 +47,7 @@ def find_access(
     Raises NotAuthorised when there is none to show, PoolUnreachable when nobody to show it to.
     ``account`` names the account that runs the pool, where that is not one of the usual ones.
 
-    In this order: the file given, ``SOCKETPOOL_TOKEN_FILE``, the state directory of a pool that
+    In this order: the file given, ``variables.TOKEN_FILE``, the state directory of a pool that
     this machine runs at that very address.  Where the host is a name for several addresses, the
     latter is only to be shown at the one where the pool listens.
     """
@@ -67,20 +65,21 @@ def find_access(
         client.check_alive()  # that no pool is there is the more useful thing to say
     raise NotAuthorised(
         f"no API token for the pool at {host} port {port}",
-        hint=f"ask its operator for the token, and name the file in {ENVIRONMENT} or --token-file; "
+        hint="ask its operator for the token, and name the file in "
+        f"{variables.TOKEN_FILE} or --token-file; "
         "for a pool of your own name its --state-dir, and the very address at which it listens",
     )
 
 
 def configured_token(file: str | None) -> str | None:
-    """The token in the file given, else in the one that ``SOCKETPOOL_TOKEN_FILE`` names, if any."""
+    """The token in the file given, else in the one that ``variables.TOKEN_FILE`` names, if any."""
     path = _configured_path(file)
     return None if path is None else read_secret(path)
 
 
 def pool_accounts(account: str | None) -> frozenset[int]:
-    """The account given, else the one that ``SOCKETPOOL_POOL_ACCOUNT`` names, if any, as a uid."""
-    named = account or os.environ.get(ACCOUNT_ENVIRONMENT)
+    """The account given, else the one that ``variables.POOL_ACCOUNT`` names, if any, as a uid."""
+    named = account or os.environ.get(variables.POOL_ACCOUNT)
     return frozenset({account_uid(named)}) if named else frozenset()
 
 
@@ -90,7 +89,7 @@ def local_accounts(account: str | None, state_dir: str | None) -> frozenset[int]
 
 
 def _configured_path(file: str | None) -> Path | None:
-    named = file or os.environ.get(ENVIRONMENT)
+    named = file or os.environ.get(variables.TOKEN_FILE)
     return _expanded(named) if named else None
 
 

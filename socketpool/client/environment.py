@@ -12,14 +12,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from socketpool import variables
 from socketpool.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from socketpool.client.api import Leased
-
-LEASE_VARIABLE = "SOCKETPOOL_LEASE"
 
 
 def lease_environment(lease_id: str, services: Iterable[Leased]) -> dict[str, str]:
@@ -29,14 +28,14 @@ def lease_environment(lease_id: str, services: Iterable[Leased]) -> dict[str, st
     given with that place's host and port.  Raises UsageError as `variable_prefixes` does.
     """
     services = list(services)
-    variables = {LEASE_VARIABLE: lease_id}
+    made = {variables.LEASE: lease_id}
     for prefix, service in zip(
         variable_prefixes([s.service for s in services]), services, strict=True
     ):
-        variables[f"{prefix}_HOST"] = service.host
-        variables[f"{prefix}_PORT"] = str(service.port)
-        variables[f"{prefix}_URL"] = fill_url(service.url, service.host, service.port)
-    return variables
+        made[f"{prefix}_HOST"] = service.host
+        made[f"{prefix}_PORT"] = str(service.port)
+        made[f"{prefix}_URL"] = fill_url(service.url, service.host, service.port)
+    return made
 
 
 def variable_prefixes(names: Sequence[str]) -> list[str]:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from socketpool import variables
 from socketpool.client.api import LeaseHold
 from socketpool.credentials.tokens import MAX_TOKEN_CHARACTERS
 from socketpool.errors import ConfigError, NotAuthorised
 
-ENVIRONMENT = "SOCKETPOOL_LEASE_TOKEN"
 STDIN = "-"
 
 _MOST = 1 << 20
@@ -37,11 +37,12 @@ def find_lease_token(file: str | None) -> Shown:
         return parse_token(sys.stdin.read(_MOST), "standard input")
     if file:
         return parse_token(_read(Path(file)), file)
-    if os.environ.get(ENVIRONMENT):
-        return parse_token(os.environ[ENVIRONMENT], ENVIRONMENT)
+    if os.environ.get(variables.LEASE_TOKEN):
+        return parse_token(os.environ[variables.LEASE_TOKEN], variables.LEASE_TOKEN)
     raise NotAuthorised(
         "no lease token to show to the service",
-        hint=f"name its file with --lease (- is standard input), or put it into {ENVIRONMENT}",
+        hint="name its file with --lease (- is standard input), "
+        f"or put it into {variables.LEASE_TOKEN}",
     )
 
 

@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from socketpool import variables
 from socketpool.errors import ConfigError, PoolUnreachable, WrongListener
 from socketpool.system.socketdiag import Place, find_sockets
 from socketpool.system.sockettable import PROC, TABLES, TcpSocket, TcpState, parse
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
-ENVIRONMENT = "SOCKETPOOL_POOL_ACCOUNT"
 CONVENTIONAL = "socketpool"
 """The account under which the packages and roles run a pool."""
 
@@ -55,7 +55,7 @@ def account_uid(account: str) -> int:
     except KeyError:
         raise ConfigError(
             f"there is no account {account!r} on this machine",
-            hint=f"--pool-account and {ENVIRONMENT} name the account that runs the pool",
+            hint=f"--pool-account and {variables.POOL_ACCOUNT} name the account that runs the pool",
         ) from None
 
 
@@ -91,7 +91,8 @@ def check_peer(connection: socket.socket, accounts: Collection[int]) -> None:
         raise WrongListener(
             f"the account {name} listens at {theirs[0]} port {theirs[1]}, which is not known to "
             "run this pool; nothing was sent to it",
-            hint=f"if the pool does run as {name}: --pool-account {name}, or {ENVIRONMENT}",
+            hint=f"if the pool does run as {name}: --pool-account {name}, "
+            f"or {variables.POOL_ACCOUNT}",
         )
 
 

@@ -9,9 +9,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from socketpool import variables
 from socketpool.errors import ConfigError
-
-ENVIRONMENT = "SOCKETPOOL_STATE_DIR"
 
 MARK = "A state directory of socketpool; everything in it is private to one pool.\n"
 
@@ -30,11 +29,11 @@ class StateDir:
 
     @classmethod
     def locate(cls, given: str | None = None) -> StateDir:
-        """The directory given, else ``SOCKETPOOL_STATE_DIR``, else in the XDG state home.
+        """The directory given, else that of `variables.STATE_DIR`, else in the XDG state home.
 
         Raises :class:`ConfigError` for a path that supervisord's configuration can't express.
         """
-        name = given or os.environ.get(ENVIRONMENT)
+        name = given or os.environ.get(variables.STATE_DIR)
         state = cls(_expanded(name).absolute() if name else default_root())
         state.check()
         return state
@@ -157,6 +156,11 @@ class StateDir:
     def logs(self) -> Path:
         """One log per process."""
         return self.root / "logs"
+
+    @property
+    def supervisord_log(self) -> Path:
+        """supervisord's own log."""
+        return self.logs / "supervisord.log"
 
     def instance_log(self, service: str, port: int | str) -> Path:
         """The log of the processes of one instance."""

@@ -260,7 +260,7 @@ def check_supervisord(facts: Facts) -> Iterator[Finding]:
             "supervisord",
             Level.PROBLEM,
             f"the pool is running, but its supervisord does not answer: {found.refusal}",
-            f"look into {facts.state_root / 'logs' / 'supervisord.log'}, or restart the pool",
+            f"look into {StateDir(facts.state_root).supervisord_log}, or restart the pool",
         )
     elif found.answers and found.server_state not in {"STARTING", "RUNNING"}:
         yield Finding(

@@ -62,7 +62,7 @@ def gather(target: str | None, state: StateDir) -> Facts:
     members = {process.pid for process in strays(state.supervisor_socket)}
     running = is_running(state)
     supervisord = _supervisord(state, running=running)
-    files, unreadable = _files(state.root)
+    files, unreadable = _files(state)
     return Facts(
         source=source,
         settings=settings,
@@ -201,17 +201,18 @@ def _is_synchronised() -> bool | None:
     return None if said < 0 else said != TIME_ERROR
 
 
-def _files(root: Path) -> tuple[tuple[FileFact, ...], tuple[Path, ...]]:
+def _files(state: StateDir) -> tuple[tuple[FileFact, ...], tuple[Path, ...]]:
     """What is in the state directory, clients' files and programs' scratch excepted."""
     found: list[FileFact] = []
     unreadable: list[Path] = []
-    pending = [root]
+    pending = [state.root]
+    folders = {state.root, state.programs, state.services, state.logs}
     while pending and len(found) < _MOST_FILES:
         path = pending.pop(0)
         try:
-            facts = path.stat() if path == root else path.lstat()
+            facts = path.stat() if path == state.root else path.lstat()
             found.append(FileFact(path, facts.st_mode, facts.st_uid))
-            if path == root or path.name in {"conf.d", "services", "logs"}:
+            if path in folders:
                 pending += sorted(path.iterdir())
         except (FileNotFoundError, NotADirectoryError):
             continue  # a log that was rotated meanwhile, or no state directory yet

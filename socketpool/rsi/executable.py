@@ -17,6 +17,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from socketpool import variables
 from socketpool.archive.names import show
 from socketpool.errors import ServiceFailed
 from socketpool.rsi import tree
@@ -82,7 +83,7 @@ class ExecutableVendor(ServiceServer):
 
     def _run(self) -> None:
         argv = [fill(argument, self._values) for argument in self._sdk.executable or ()]
-        environment = os.environ | {"SOCKETPOOL_LEASE": self.workspace.root.name}
+        environment = os.environ | {variables.LEASE: self.workspace.root.name}
         try:
             process = subprocess.Popen(
                 argv,

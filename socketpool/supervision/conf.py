@@ -41,7 +41,7 @@ file={state.supervisor_socket}
 chmod=0700
 
 [supervisord]
-logfile={state.logs / "supervisord.log"}
+logfile={state.supervisord_log}
 logfile_maxbytes=5MB
 logfile_backups=2
 pidfile={state.supervisord_pid}

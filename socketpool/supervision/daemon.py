@@ -201,7 +201,7 @@ class Pool:
         if self._process is not None and self._process.poll() is not None:
             raise PoolFailed(
                 "supervisord ended by itself: " + _joined(self._printed.last_lines(5)),
-                hint=f"look into {self._state.logs / 'supervisord.log'}",
+                hint=f"look into {self._state.supervisord_log}",
             )
         # EXITED: it ended after supervisord had called it RUNNING, before it was ready.
         if self._server_state() in {"BACKOFF", "EXITED"}:

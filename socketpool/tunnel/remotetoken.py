@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import paramiko
 from paramiko.ssh_exception import SSHException
 
+from socketpool import variables
 from socketpool.config.statedir import SETTINGS, TOKEN
 from socketpool.config.values import EVERYWHERE, Address
 from socketpool.credentials.tokens import parse_secret
@@ -49,7 +50,7 @@ def find_remote_token(link: Link, host: str, port: int, state_dir: str | None) -
             f"the API token can't be read on {link.host.name}: instead of its SFTP server a login "
             "shell or a forced command answers",
             hint="let the account's .bashrc print nothing for programs, or give the token: "
-            "--token-file, or SOCKETPOOL_TOKEN_FILE",
+            f"--token-file, or {variables.TOKEN_FILE}",
         ) from None
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from socketpool import variables
 from socketpool.cli.newservice import service
 from socketpool.config.models import Limits, PoolFile, Readiness, ServiceFile
 from socketpool.config.profiles import ClientFile
@@ -178,3 +179,23 @@ def test_the_table_of_service_yml_shows_the_defaults() -> None:
         fields["warm"].default,
         fields["max"].default,
     )
+
+
+DEPLOYMENT_VARIABLES = {"SOCKETPOOL_DRAIN_SECONDS", "SOCKETPOOL_VMS", "SOCKETPOOL_VM_ACCEL"}
+
+
+def test_every_variable_that_the_documents_name_exists() -> None:
+    known = {value for name, value in vars(variables).items() if name.isupper()}
+    known |= DEPLOYMENT_VARIABLES
+    for page in [*PAGES, *HOWTO.glob("*.md")]:
+        named = set(re.findall(r"SOCKETPOOL_[A-Z_]*[A-Z]", page.read_text()))
+        assert named <= known, page.name
+
+
+def test_the_name_of_a_variable_stands_in_one_module_alone() -> None:
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "socketpool").rglob("*.py")
+        if re.search(r'["\']SOCKETPOOL_[A-Z_]+["\']', path.read_text())
+    }
+    assert found == {"socketpool/variables.py"}

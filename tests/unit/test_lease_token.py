@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from socketpool.client.leasetoken import ENVIRONMENT, find_lease_token, parse_token
+from socketpool.client.leasetoken import find_lease_token, parse_token
 from socketpool.errors import ConfigError, NotAuthorised
+from socketpool.variables import LEASE_TOKEN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,7 @@ PRINTED = {"lease": "l", "token": TOKEN, "ttl": 60, "services": [SERVICE]}
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    monkeypatch.delenv(LEASE_TOKEN, raising=False)
 
 
 @pytest.mark.parametrize("text", [TOKEN, f"\n{TOKEN}\n", json.dumps(PRINTED)])
@@ -33,7 +34,7 @@ def test_it_is_read_alone_or_out_of_what_lease_printed(
     assert shown.token == TOKEN
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
     assert find_lease_token("-") == shown
-    monkeypatch.setenv(ENVIRONMENT, text)
+    monkeypatch.setenv(LEASE_TOKEN, text)
     assert find_lease_token(None) == shown
 
 
@@ -48,7 +49,7 @@ def test_the_file_given_comes_before_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "token").write_text(TOKEN)
-    monkeypatch.setenv(ENVIRONMENT, "other")
+    monkeypatch.setenv(LEASE_TOKEN, "other")
     assert find_lease_token(str(tmp_path / "token")).token == TOKEN
 
 

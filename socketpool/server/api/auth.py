@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING
 
+from socketpool import variables
 from socketpool.errorregistry import API_ERRORS
 from socketpool.errors import NotAuthorised, SocketpoolError, TimedOut, TooLarge
 
@@ -62,7 +63,7 @@ class Guard:
             if client is None:
                 error = NotAuthorised(
                     "the API token is missing or wrong",
-                    hint="name the pool's token file in SOCKETPOOL_TOKEN_FILE",
+                    hint=f"name the pool's token file in {variables.TOKEN_FILE}",
                 )
                 await _refuse(send, error)
                 return
