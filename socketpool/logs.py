@@ -47,21 +47,22 @@ def _second(since_epoch: int) -> str:
 
 
 class BatchHandler(logging.StreamHandler[TextIO]):
-    """Writes what was logged within a moment at once, and warnings without delay.
+    """Writes log entries in batches, every `BATCH_SECONDS`; warnings are written immediately.
 
-    Each write wakes whoever collects the log; a server that logs thousands of lines a second would
-    spend more time on that than on its work.  Killing the process loses that moment's lines.
+    Each write wakes the process that collects the log.  A server that logs thousands of lines a
+    second would spend more time on that than on its work.  When the process is killed, the entries
+    that were not yet written are lost.
     """
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        self._entries: deque[str | _Event] = deque()  # lines, or what is still to become one
+        self._entries: deque[str | _Event] = deque()  # formatted lines, and events to be formatted
         self._writing = threading.Lock()
         self._pending = threading.Event()
         threading.Thread(target=self._write_now_and_then, daemon=True, name="log").start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a record."""
+        """Queue a record; a warning or error flushes the queue."""
         self._entries.append(self.format(record))
         if record.levelno >= logging.WARNING:
             self.flush()
@@ -69,13 +70,13 @@ class BatchHandler(logging.StreamHandler[TextIO]):
             self._pending.set()
 
     def add(self, event: _Event) -> None:
-        """Take an event as it is, without waiting for anybody."""
+        """Queue an event; the writing thread formats it.  Never blocks."""
         self._entries.append(event)
         if not self._pending.is_set():
             self._pending.set()
 
     def flush(self) -> None:
-        """Write what there is.  Wants no lock but its own, since `emit` holds the handler's."""
+        """Write all queued entries.  Takes its own lock alone: `emit` holds the handler's."""
         with self._writing:
             entries = [self._entries.popleft() for _ in range(len(self._entries))]
             if entries:
@@ -91,9 +92,9 @@ class BatchHandler(logging.StreamHandler[TextIO]):
 
 
 def log_event(logger: logging.Logger, event: str, fields: dict[str, object]) -> None:
-    """As ``logger.info(event, extra=fields)``, for what happens thousands of times a second.
+    """Log an event at level INFO; cheaper than ``logger.info(event, extra=fields)``.
 
-    In batches no record is made of it, and the line is left to the thread that writes.
+    When logs are written in batches, no record is made, and the writing thread formats the line.
     """
     if _batches is None:
         logger.info(event, extra=fields)
@@ -115,8 +116,8 @@ _batches: BatchHandler | None = None
 
 
 def log_in_batches(level: int = logging.INFO) -> None:
-    """As `log_to_stderr`, for a server with much to tell."""
-    # What no line of ours shows is not looked for: the caller's place, and by system calls the rest
+    """As `log_to_stderr`, but in batches, for a server that logs thousands of lines a second."""
+    # Our lines show neither the caller nor the thread or process: logging need not find them out.
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     global _batches  # noqa: PLW0603 - as the handlers of logging are

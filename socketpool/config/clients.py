@@ -31,7 +31,7 @@ _Quota = Annotated[int, Field(strict=True, ge=1, le=100_000)]
 
 
 def token_hash(token: str) -> str:
-    """What the pool's file keeps of a token."""
+    """The hash of a token, as the pool's file stores it."""
     return "sha256:" + hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -45,6 +45,6 @@ class ClientSettings(Strict):
     ttl: Duration | None = None
 
     def named(self, name: str) -> Client:
-        """What the pool is told of it."""
+        """The client's permissions, as the pool checks them."""
         services = None if self.services is None else frozenset(self.services)
         return Client(name, services, self.leases, self.waiting, self.ttl)

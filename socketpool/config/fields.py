@@ -30,6 +30,6 @@ Listen = Annotated[Address, BeforeValidator(Address.parse), PlainSerializer(str)
 
 
 class Strict(BaseModel):
-    """A model that refuses unknown keys and never changes."""
+    """An immutable model that refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)

@@ -1,4 +1,4 @@
-"""What the two kinds of YAML file may say: the pool's file, and a service's ``service.yml``."""
+"""Models of the two kinds of YAML file: the pool's file, and a service's ``service.yml``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from socketpool.core.ports import PortRange
 from socketpool.core.servicekinds import ServiceKind
 
 PLACEHOLDERS = ("host", "port", "workspace", "python", "folder")
-"""What ``{...}`` may name in a command or an environment value."""
+"""Placeholders that a command or an environment value may contain, as ``{port}``."""
 
 DEFAULT_PORTS = PortRange(21000, 21499)
 
@@ -50,11 +50,11 @@ class LeaseSettings(Strict):
 
 
 class InstanceSettings(Strict):
-    """How the pool treats instances: when it gives them up, and when it tries them again.
+    """When the pool removes instances, and when it starts failed ones again.
 
-    ``shrink_after`` is how long a need is remembered: what was not needed for so long is given up.
-    ``port_rest`` is how long a port that one service gave up serves no other.  A failed instance is
-    tried again after ``retry_first``, then after twice as long each time up to ``retry_most``.
+    Instances that were not needed for ``shrink_after`` are removed.  For ``port_rest`` after a
+    service gave up a port, no other service gets it.  A failed instance is started again after
+    ``retry_first``; the delay doubles after each further failure, up to ``retry_most``.
     """
 
     shrink_after: Duration = defaults.SHRINK_AFTER_SECONDS
@@ -165,7 +165,7 @@ class Sdk(Strict):
 
 
 class ServiceOverride(Strict):
-    """What the pool's file may change of a service; what it doesn't name stays as it was."""
+    """Settings of a service that the pool's file may change; the others keep their values."""
 
     warm: Count | None = None
     max: Count | None = None

@@ -43,11 +43,11 @@ class Service(ServiceFile):
 
     @property
     def notifies(self) -> bool:
-        """Whether its instances say themselves when they are ready."""
+        """Whether its instances send ``READY=1`` when they are ready."""
         return self.sdk is not None or self.readiness.kind == "notify"
 
     def plan(self) -> ServicePlan:
-        """What the allocation needs to know."""
+        """The part of the settings that the allocation needs."""
         return ServicePlan(
             name=self.name,
             warm=self.warm,
@@ -69,7 +69,7 @@ class Source(Strict):
 
 
 class Settings(Strict):
-    """Everything that a pool is told by configuration."""
+    """The complete configuration of a pool."""
 
     source: Source | None = None
     listen: Listen
@@ -182,7 +182,7 @@ def _read_catalogue(source: str, base: Path, file: PoolFile) -> dict[str, Servic
 
 
 def _check_class(path: Path, cls: str) -> None:
-    """Find a vendor's typing errors now rather than in a log; the file isn't run."""
+    """Report a syntax error in a service's file now rather than in a log; the file is not run."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
     except SyntaxError as error:

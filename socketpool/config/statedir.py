@@ -79,7 +79,7 @@ class StateDir:
 
     @property
     def marker(self) -> Path:
-        """Says that the directory is ours, and its files ours to replace."""
+        """Marks the directory as a pool's: socketpool may replace the files in it."""
         return self.root / "STATE-OF-SOCKETPOOL"
 
     @property
@@ -129,12 +129,12 @@ class StateDir:
 
     @property
     def notify_socket(self) -> Path:
-        """Where services say that they are ready."""
+        """The socket to which instances send ``READY=1``."""
         return self.root / "notify.sock"
 
     @property
     def alive(self) -> Path:
-        """One socket per instance of an SDK service, on which it tells that it still works."""
+        """One socket per instance of an SDK service, on which it answers that it still works."""
         return self.root / "alive"
 
     @property
@@ -149,7 +149,7 @@ class StateDir:
 
     @property
     def services(self) -> Path:
-        """One JSON file per service: what its processes are started with."""
+        """One JSON file per service: the specification with which its processes are started."""
         return self.root / "services"
 
     @property
@@ -178,12 +178,12 @@ class StateDir:
 
     @property
     def trash(self) -> Path:
-        """Workspaces of ended leases on their way out."""
+        """Workspaces of ended leases that are being deleted."""
         return self.root / "trash"
 
 
 def default_root() -> Path:
-    """Where a pool keeps its files when nobody says otherwise; raises :class:`ConfigError`."""
+    """The default state directory; raises :class:`ConfigError` when there is no home."""
     home = os.environ.get("XDG_STATE_HOME", "")
     base = Path(home) if home.startswith("/") else _home() / ".local" / "state"
     return base / "socketpool"

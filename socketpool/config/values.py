@@ -15,7 +15,7 @@ from socketpool.core.ports import HIGHEST_PORT
 SERVICE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
 RESERVED_NAMES = frozenset({"all", "pool-server"})
-"""Words that mean something else to supervisorctl."""
+"""Names that no service may have, because supervisorctl gives them a meaning of its own."""
 
 EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 """Hosts that stand for every address of a machine."""
@@ -119,4 +119,4 @@ def check_url(form: str) -> str:
 
 
 DEFAULT_POOL = Address(host="127.0.0.1", port=8080)
-"""Where a pool server listens unless told otherwise."""
+"""The address at which a pool server listens by default."""

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 MAX_FILE_BYTES = 1 << 20
-"""No configuration is larger; whatever is, is something else."""
+"""Largest configuration file, in bytes; a larger file is no configuration."""
 
 MAX_NODES = 1 << 20
-"""So many values may a file stand for: aliases of aliases can make billions of a few lines."""
+"""Most values that a file may expand to: nested aliases can make billions from a few lines."""
 
 _PLAIN = {
     "tuple_type": "expected a list, such as [one, two]",
@@ -49,7 +49,7 @@ def load(path: Path, model: type[M]) -> M:
         ) from None
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid YAML: {type(error).__name__}") from None
-    except ValueError as error:  # what looks like a date or a number, and is none
+    except ValueError as error:  # text in the form of a date or a number, with an impossible value
         raise ConfigError(
             f"{path}: not valid YAML: {error}", hint="put quotes around what is meant as text"
         ) from None

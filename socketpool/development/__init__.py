@@ -1,1 +1,1 @@
-"""For those who write services: one instance in the foreground, without a pool."""
+"""Run one instance of a service in the foreground, without a pool, for service authors."""

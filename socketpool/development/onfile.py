@@ -1,8 +1,8 @@
 """The SDK's runner for one instance without a pool, whose workspace is tied to a file of the user.
 
-What a pool's steps hand on in the lease's workspace lies in that file here, before and after each
-session: *upload* stores it, *vendor* processes it, *download* sends it.  ``python -m
-socketpool.development.onfile <service.json> <port>``.
+In a pool, the steps pass the archive on in the lease's workspace.  Here it lies in the user's file
+before and after each session: *upload* stores it, *vendor* processes it, *download* sends it.
+It is run as ``python -m socketpool.development.onfile <service.json> <port>``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class FileRunner(Runner):
 
 
 class OnFile(ServiceServer):
-    """A service around another: its session, and the file before and after it."""
+    """Wraps a service: reads the user's file before its session and writes the result after it."""
 
     def __init__(
         self,
@@ -63,7 +63,9 @@ class OnFile(ServiceServer):
         result: Path,
         replace: bool,
     ) -> None:
-        self._inner = service(stream, workspace, limits)  # asked for by `converse` at once
+        self._inner = service(
+            stream, workspace, limits
+        )  # `converse` needs it, and is called by the constructor
         super().__init__(stream, workspace, limits)
         self._file = file
         self._result = result
@@ -74,24 +76,24 @@ class OnFile(ServiceServer):
         self._inner.converse(client)
 
     def run(self) -> dict[str, Any]:
-        """The session; the client hears that it is done when the file is in place."""
+        """Run the session; the client is told that it is done once the file is in place."""
         self._before()
         outcome = self._inner.run()
         self._after()
         return outcome
 
     def transfer(self) -> None:
-        """The service's own."""
+        """Call the ``transfer`` of the wrapped service."""
         self._inner.transfer()
 
     def _before(self) -> None:
-        """Bring in the file that the service works on."""
+        """Make the user's file available to the service."""
 
     def _after(self) -> None:
-        """Bring out the file that it made."""
+        """Write the file that the service made to the user's path."""
 
     def _bring_in(self, place: Path) -> None:
-        # A link, so that a download that was cut goes on with the very same file.
+        # A link, so that a download that was interrupted resumes with the same file.
         if not self._file.is_file():
             raise ServiceFailed(f"there is no file {self._file} yet", hint="put it there")
         if not place.is_symlink():
@@ -99,7 +101,7 @@ class OnFile(ServiceServer):
             place.symlink_to(self._file)
 
     def _check_room(self) -> None:
-        """Never take the place of a file that is not from this instance."""
+        """Raise ServiceFailed if the result would replace a file that isn't from this instance."""
         if self._replace or not self._result.exists():
             return
         if self._identity() != self._stored():

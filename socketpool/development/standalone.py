@@ -39,18 +39,18 @@ LEASE = "development"
 STOP_SECONDS = 3.0
 READ_BYTES = 65536
 LINE_BYTES = 1 << 20
-"""What it prints without an end of line is cut there."""
+"""Longest line of output, in bytes; a longer one is split."""
 
 
 class Tie(NamedTuple):
-    """The files of the user between which an instance stands."""
+    """The user's files that an instance reads and writes."""
 
     file: Path
-    """What it works on."""
+    """The file that the service reads."""
     result: Path
-    """What it leaves, which may be the same."""
+    """The file that the service writes; it may be the same one."""
     replace: bool
-    """Whether a file that is there already may be replaced."""
+    """Whether an existing file may be replaced."""
 
 
 def find_service(kind: ServiceKind, folder: Path | None) -> Service:
@@ -98,7 +98,7 @@ class Instance:
 
     @property
     def token_file(self) -> Path:
-        """Where the token for clients is."""
+        """The file that holds the lease's token, for clients."""
         return self._state.root / "lease.token"
 
     def start(self) -> None:
@@ -140,7 +140,7 @@ class Instance:
                 return
 
     def stop(self) -> None:
-        """End it, whatever state it is in, and take its workspace and token away."""
+        """End the instance in any state, and delete its workspace and token."""
         if self._process is not None:
             self._process.terminate()
             _await_end(self._process.pid)
@@ -177,7 +177,7 @@ class Instance:
         module = "socketpool.development.onfile"
         return spec.replaced(
             argv=["{python}", "-P", "-u", "-m", module, "{spec}", "{port}"],
-            notify="",  # nobody waits for it but the reader of its log
+            notify="",  # readiness is read from its log
             on_file=FileSpec(
                 client=str(self._service.client),
                 file=str(self._tie.file),
@@ -197,7 +197,7 @@ def _entry(line: bytes) -> dict[str, Any]:
 
 
 def _await_end(pid: int) -> None:
-    """Return when the child has ended, unreaped, or its time to is up."""
+    """Return when the child has ended (it is not reaped) or the time is up."""
     deadline = time.monotonic() + STOP_SECONDS
     with suppress(ChildProcessError):  # it has been reaped already
         while time.monotonic() < deadline:

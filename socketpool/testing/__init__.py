@@ -1,4 +1,4 @@
-"""For people who write services: run a vendor, or a small pool, inside a test.
+"""For service authors: run a vendor, or a small pool, inside a test.
 
 `process` runs one vendor on some members in milliseconds.  `InProcessPool` starts the services
 themselves and runs whole round trips through them.  `socketpool.testing.doubles` has services that
