@@ -25,6 +25,7 @@ from socketpool.errors import (
     NotAuthorised,
     OperatorOnly,
     QuotaExceeded,
+    ServiceCrashed,
     ServiceFailed,
     ServiceForbidden,
     ServiceUnknown,
@@ -106,6 +107,7 @@ SESSION_ERRORS: Final = ErrorRegistry(
     FileRefused,
     SourceChanged,
     *archive.ALL,
+    ServiceCrashed,
     fallback=ServiceFailed,
 )
 """Errors with which a service may end a session."""

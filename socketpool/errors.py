@@ -98,6 +98,12 @@ class ServiceFailed(SocketpoolError):
     code = "service-failed"
 
 
+class ServiceCrashed(ServiceFailed):
+    """The process of a session ended without a verdict; the next try may fare better."""
+
+    code = "service-crashed"
+
+
 class TimedOut(SocketpoolError):
     """Something that has a time limit reached it."""
 

@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from socketpool.core.backoff import Backoff
-from socketpool.errors import PoolUnreachable, TimedOut
+from socketpool.errors import PoolUnreachable, ServiceCrashed, TimedOut
 from socketpool.protocol.frames import ConnectionCut
 
 if TYPE_CHECKING:
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 BACKOFF = Backoff(first=0.05, most=5.0)
 PATIENCE = 60.0
 """Seconds without any progress after which the step is given up."""
+
+MAX_CRASHES = 3
+"""How often the service may crash in one step before the step is given up."""
+
+MAX_CUTS = 10
+"""How many sessions in a row may be cut without any progress before the step is given up."""
 
 
 def run_step(
@@ -35,10 +41,11 @@ def run_step(
     """Connect and transfer until it is done.
 
     ``check_lease`` raises when the lease has ended; ``note`` is told of each new attempt.  Raises
-    what the service says, and the last cut when nothing has got through for a minute; with
-    ``must_answer`` at once, as long as no session was ever opened.
+    what the service says; the last cut when nothing has got through for a minute or in
+    `MAX_CUTS` sessions; the crash when the service has crashed `MAX_CRASHES` times.  With
+    ``must_answer`` a cut is raised at once, as long as no session was ever opened.
     """
-    failures, confirmed = 0, 0
+    failures, crashes, confirmed, sessions = 0, 0, 0, 0
     last_progress = time.monotonic()
     while True:
         try:
@@ -46,16 +53,24 @@ def run_step(
                 portion.connect()
                 portion.transfer()
             return
+        except ServiceCrashed as error:
+            check_lease()
+            crashes += 1
+            if crashes == MAX_CRASHES:
+                error.message += f" (tried {MAX_CRASHES} times)"
+                raise
+            note(f"{error.message}; trying again")
         except (ConnectionCut, PoolUnreachable) as error:
             if portion.overdue:
                 raise TimedOut("the service took longer than it allows itself") from None
-            if must_answer and not portion.opened:
+            if must_answer and not portion.sessions:
                 raise
             check_lease()
             now = time.monotonic()
             if portion.confirmed > confirmed:
                 confirmed, failures, last_progress = portion.confirmed, 0, now
-            if now - last_progress > PATIENCE:
+                sessions = portion.sessions
+            if now - last_progress > PATIENCE or portion.sessions - sessions >= MAX_CUTS:
                 raise
             note(f"{error.message}; trying again")
         failures += 1

@@ -63,8 +63,8 @@ class Portion(TransferInterface):
         """What the service says of its work at the end."""
         self.lines: list[str] = []
         """What the service said meanwhile, for the summary."""
-        self.opened = False
-        """Whether a session was opened at least once."""
+        self.sessions = 0
+        """How many sessions were opened so far."""
         self.confirmed = 0
         """Grows with whatever is known to have got through, over all connections."""
 
@@ -89,7 +89,8 @@ class Portion(TransferInterface):
         session_seconds += PATIENCE_SECONDS
         self._stream.settimeout(session_seconds)
         self._deadline = Deadline(self._stream, session_seconds)
-        self.opened = True
+        self.sessions += 1
+        self._events = 0
 
     @property
     def stream(self) -> Connection:
@@ -118,7 +119,9 @@ class Portion(TransferInterface):
             self._stream = None
 
     def _on_progress(self, message: dict[str, Any]) -> None:
-        self.confirmed += 1
+        # A step that is repeated reports the same work again: only more than ever before counts.
+        self._events += 1
+        self.confirmed = max(self.confirmed, self._events)
         done, total = message.get("done"), message.get("total")
         if isinstance(done, int) and isinstance(total, int):
             self._progress(done, total, str(message.get("text", "")))

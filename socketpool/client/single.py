@@ -155,7 +155,7 @@ def _attempted(portion: Portion, path: Path, place: str) -> Iterator[None]:
         note.unlink(missing_ok=True)  # the step failed, and left nothing
         raise
     except BaseException:
-        if not portion.opened:
+        if not portion.sessions:
             note.unlink(missing_ok=True)
         raise
     note.unlink(missing_ok=True)

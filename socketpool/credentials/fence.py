@@ -68,6 +68,10 @@ class Fence:
         ports = set(kept)
         self.bar(p for p in range(_PORTS) if self._generations[p] and p not in ports)
 
+    def generation(self, port: int) -> int:
+        """The generation that holds the port now; 0 when none does."""
+        return self._generations[port]
+
     def admits(self, port: int, generation: int) -> bool:
         """Whether this generation holds the port now."""
         return generation > 0 and self._generations[port] == generation

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import enum
 import struct
-from typing import Protocol
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
 
-from socketpool.errors import SocketpoolError, TimedOut
+from socketpool.errors import FileRefused, SocketpoolError, TimedOut
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 VERSION = 1
 MAX_LINE_BYTES = 64 << 10
@@ -50,6 +54,49 @@ class ConnectionCut(SocketpoolError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, hint="nothing was changed; try again")
+
+
+class _SendingWatch:
+    """Reports when the stream that it watches is in the middle of a block."""
+
+    def __init__(self) -> None:
+        self.stream: Stream | None = None
+        self.report: Callable[[bool], None] = lambda _unfinished: None
+        self.depth = 0
+
+    def change(self, by: int) -> None:
+        self.depth += by
+        self.report(self.depth > 0)
+
+
+_watch = _SendingWatch()
+
+
+def watch_sending(stream: Stream, report: Callable[[bool], None]) -> None:
+    """Have ``report`` told True before each block that is sent on this stream, and False after it.
+
+    A block whose sending fails stays unfinished: whatever is sent after it, by another process for
+    one, would be taken for a part of it.  A process watches one stream at most.
+    """
+    _watch.stream, _watch.report, _watch.depth = stream, report, 0
+
+
+@contextmanager
+def unfinished_block(stream: Stream) -> Iterator[None]:
+    """The time in which the stream is in the middle of a block; see `watch_sending`.
+
+    A peer that refuses the block, or answers it with something else, reads on with the next one.
+    """
+    if stream is not _watch.stream:
+        yield
+        return
+    _watch.change(1)
+    try:
+        yield
+    except (FileRefused, ProtocolError):
+        _watch.change(-1)
+        raise
+    _watch.change(-1)
 
 
 def send_header(stream: Stream, kind: Kind, length: int, payload: bytes = b"") -> None:
@@ -104,12 +151,13 @@ def receive(stream: Stream, size: int) -> bytes:
 
 def send(stream: Stream, data: bytes | memoryview) -> None:
     """All of the data; raises ConnectionCut or TimedOut."""
-    try:
-        stream.sendall(data)
-    except TimeoutError:
-        raise TimedOut("the peer took nothing within the time allowed") from None
-    except (OSError, EOFError) as error:  # a channel of paramiko's raises EOFError
-        raise cut(error) from None
+    with unfinished_block(stream):
+        try:
+            stream.sendall(data)
+        except TimeoutError:
+            raise TimedOut("the peer took nothing within the time allowed") from None
+        except (OSError, EOFError) as error:  # a channel of paramiko's raises EOFError
+            raise cut(error) from None
 
 
 def cut(error: OSError | EOFError) -> ConnectionCut:

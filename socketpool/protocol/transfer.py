@@ -25,6 +25,7 @@ from socketpool.protocol.frames import (
     read_text,
     send,
     send_header,
+    unfinished_block,
 )
 from socketpool.system.filerange import FileRange
 
@@ -118,14 +119,15 @@ class FileTransfer:
         """
         self._step(TransferEvent.AGAIN)
         try:
-            send_header(stream, Kind.FILE, self._source.size, self._id)
-            offset = self._answer(stream)
-            if offset > self._source.size:
-                raise ProtocolError(f"the peer asks for byte {offset} of {self._source.size}")
-            self.confirmed = offset
-            digest = Digest(self._source)
-            self._flow(stream, offset)
-            send(stream, digest.result())
+            with unfinished_block(stream):
+                send_header(stream, Kind.FILE, self._source.size, self._id)
+                offset = self._answer(stream)
+                if offset > self._source.size:
+                    raise ProtocolError(f"the peer asks for byte {offset} of {self._source.size}")
+                self.confirmed = offset
+                digest = Digest(self._source)
+                self._flow(stream, offset)
+                send(stream, digest.result())
             self._step(TransferEvent.END)
             self._answer(stream)
         except (ConnectionCut, TimedOut):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from socketpool.rsi import members
 from socketpool.rsi.interfaces import VendorInterface
+from socketpool.rsi.runner.workrecord import WatchedMembers
 from socketpool.rsi.service import ServiceServer, require_upload
 from socketpool.supervision.launch import wipe
 
@@ -37,8 +38,10 @@ class VendorServer(ServiceServer, VendorInterface):
         unpacked = members.unpack(incoming, self.workspace.members, self.limits.archive_size)
         if self.workspace.outgoing is not None:
             members.overlay(self.workspace.outgoing, unpacked, self.limits.archive_size)
-        self.members = {name: member.path for name, member in unpacked.items()}
+        watched = WatchedMembers({name: m.path for name, m in unpacked.items()})
+        self.members = watched
         self.transfer()
+        watched.end_watch()
         with self.workspace.step() as step:
             changed = members.pack_changed(unpacked, step.archive)
             step.outcome = {"members": len(unpacked), "changed": changed, "report": self._lines}

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from socketpool.credentials.tokens import LeaseClaim, LeaseTokens
-from socketpool.errors import NotAuthorised, ServiceFailed, SocketpoolError, TimedOut
+from socketpool.errors import (
+    NotAuthorised,
+    ServiceCrashed,
+    ServiceFailed,
+    SocketpoolError,
+    TimedOut,
+)
 from socketpool.protocol.blocks import read_line_block, send_line_block
 from socketpool.protocol.frames import ConnectionCut
 from socketpool.protocol.session import await_event, greet
@@ -178,7 +184,7 @@ def test_a_session_that_dies_hurts_nobody_else(
 ) -> None:
     port = place(lease, "probe")["port"]
     before = shared_pool.instance(port)["pid"]
-    with pytest.raises(ConnectionCut):
+    with pytest.raises(ServiceCrashed, match="signal 9, SIGKILL"):
         ask_probe(lease, "die")
     assert ask_probe(lease, "echo", text="x") == "x"
     assert shared_pool.instance(port)["pid"] == before

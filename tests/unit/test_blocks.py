@@ -21,7 +21,14 @@ from socketpool.protocol.blocks import (
     write_file_block,
 )
 from socketpool.protocol.filesource import OpenFile
-from socketpool.protocol.frames import MAX_LINE_BYTES, VERSION, ConnectionCut, Kind, ProtocolError
+from socketpool.protocol.frames import (
+    MAX_LINE_BYTES,
+    VERSION,
+    ConnectionCut,
+    Kind,
+    ProtocolError,
+    watch_sending,
+)
 from socketpool.protocol.transfer import TRANSFER, FileTransfer, TransferState
 from tests.support.aside import Aside
 
@@ -593,3 +600,28 @@ def test_a_stored_file_that_was_damaged_in_secret_is_found_out(tmp_path: Path) -
     again = FileTransfer(Given(1000, [b"a" * 1000]), b"1" * 16)
     assert sent_over(again, target, 1 << 20) is not None
     assert target.read_bytes() == b"a" * 1000
+
+
+def test_a_watched_stream_reports_when_it_is_in_the_middle_of_a_block(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(DATA)
+    reports: list[bool] = []
+    ours, theirs = socket.socketpair()
+    with ours, theirs, (tmp_path / "file").open("rb") as file:
+        watch_sending(ours, reports.append)
+        send_line_block(theirs, "another stream")
+        assert reports == []
+        send_line_block(ours, "a line")
+        assert reports == [True, False]
+        assert read_line_block(theirs) == "a line"
+        theirs.sendall(header(Kind.REFUSAL, 2) + b"no")
+        assert read_line_block(ours) == "another stream"
+        with pytest.raises(FileRefused):
+            send_file_block(ours, OpenFile(file.fileno(), len(DATA)))
+        assert reports[-1] is False
+        theirs.sendall(header(Kind.GO, 0))
+        theirs.shutdown(socket.SHUT_RD)
+        reports.clear()
+        with pytest.raises(ConnectionCut):
+            send_file_block(ours, OpenFile(file.fileno(), len(DATA)))
+        assert reports
+        assert all(reports)

@@ -14,6 +14,7 @@ import logging
 import os
 import selectors
 import signal
+import socket
 import sys
 import time
 from contextlib import closing, suppress
@@ -21,12 +22,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from socketpool.archive.names import show
 from socketpool.credentials.fence import Fence
 from socketpool.credentials.tokens import LeaseTokens, read_secret
+from socketpool.errors import NotAuthorised, SocketpoolError, TimedOut
 from socketpool.logs import log_to_stderr
+from socketpool.protocol.session import send_error
+from socketpool.rsi.crash import crash
 from socketpool.rsi.executable import ExecutableVendor
 from socketpool.rsi.runner.sessionprocess import run_session
 from socketpool.rsi.runner.slots import Slots
+from socketpool.rsi.runner.workrecord import Phase, WorkRecord
 from socketpool.rsi.service import ServiceServer, SessionLimits
 from socketpool.supervision.launch import (
     InstanceSpec,
@@ -40,7 +46,6 @@ from socketpool.system.signals import catch_what_python_ignores
 from socketpool.system.sockets import listen_on
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
     from types import FrameType, ModuleType
 
@@ -50,6 +55,9 @@ MOST_GREETING = 64
 """How many peers may be about to show their token at a time, besides the sessions."""
 
 PR_SET_CHILD_SUBREAPER = 36
+CHECK_SECONDS = 0.25
+"""How soon after its lease's end a session is killed at the latest."""
+
 DRAIN_SECONDS = 1.5
 """How long sessions may go on after SIGTERM; less than supervisord's stopwaitsecs."""
 
@@ -57,6 +65,45 @@ OVERTIME_SECONDS = 5.0
 """How long after its own time limit a session that doesn't end is killed."""
 
 log = logging.getLogger("socketpool.runner")
+
+
+class _Session:
+    """A session's process, as its parent knows it.
+
+    The parent keeps the connection too, of which it never reads a byte: when the process ends
+    without a verdict the client hears it from here.
+    """
+
+    def __init__(self, connection: socket.socket, *, generation: int, deadline: float) -> None:
+        self.connection = connection
+        self.generation = generation
+        """Which generation held the port when the client connected."""
+        self.deadline = deadline
+        """The monotonic second at which it is killed."""
+        self.reason: SocketpoolError | None = None
+        """Why it was killed, if it was."""
+        self.record = WorkRecord()
+
+    def bury(self, pid: int, code: int) -> None:
+        """Tell the client when it still waits, and let go of everything; the process has ended."""
+        record = self.record
+        member, lease = record.member, record.lease
+        waiting = record.phase is Phase.WORKING
+        if code or waiting or self.reason is not None:
+            extra = {"pid": pid, "exit": code, "lease": lease, "member": show(member)}
+            why = {} if self.reason is None else {"reason": self.reason.message}
+            log.warning("session ended badly", extra=extra | why)
+        if waiting and not record.unfinished_block:
+            with suppress(OSError, SocketpoolError):
+                self.connection.settimeout(0)  # a client that doesn't read is not waited for
+                send_error(self.connection, self.reason or crash(code, member, lease))
+                self.connection.shutdown(socket.SHUT_WR)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection and the record."""
+        self.connection.close()
+        self.record.close()
 
 
 class Runner:
@@ -74,7 +121,7 @@ class Runner:
             self._service = partial(ExecutableVendor, spec=spec)
         self._fence = Fence.open(Path(sdk.fence))
         self._tokens = LeaseTokens(read_secret(Path(sdk.lease_key)))
-        self._sessions: dict[int, float] = {}  # pid -> monotonic second at which it is killed
+        self._sessions: dict[int, _Session] = {}  # by process id
         self._slots = Slots(spec.limits.sessions)
         self._most = spec.limits.sessions + MOST_GREETING
         self._stopping = False
@@ -96,10 +143,12 @@ class Runner:
             while not self._stopping:
                 self._await_event(listener, alive)
                 self._reap()
+                self._end_overdue()
         deadline = time.monotonic() + DRAIN_SECONDS
         while self._sessions and time.monotonic() < deadline:
             time.sleep(0.02)
             self._reap()
+            self._end_overdue()
         for pid in self._sessions:
             os.kill(pid, signal.SIGKILL)
         self._sessions.clear()
@@ -114,7 +163,7 @@ class Runner:
             selector.register(self._wake_reader, selectors.EVENT_READ)
             selector.register(listener, selectors.EVENT_READ)
             selector.register(alive, selectors.EVENT_READ)
-            ready = [key for key, _ in selector.select(1.0 if self._sessions else None)]
+            ready = [key for key, _ in selector.select(CHECK_SECONDS if self._sessions else None)]
         for key in ready:  # without the selector, which sessions would inherit
             if key.fd == self._wake_reader:
                 os.read(self._wake_reader, 512)
@@ -130,19 +179,25 @@ class Runner:
             log.warning("accept failed", extra={"error": error.strerror})
             time.sleep(0.05)
             return
-        with connection:
-            if len(self._sessions) >= self._most:
-                self._drop_oldest_stranger()
-            parent = os.getpid()
-            try:
-                pid = os.fork()
-            except OSError as error:
-                log.warning("fork failed", extra={"error": error.strerror})
-                time.sleep(0.05)
-                return
-            if pid == 0:
-                self._become_session(listener, alive, connection, parent)
-            self._sessions[pid] = time.monotonic() + self._limits.session_time + OVERTIME_SECONDS
+        self._end_overdue()  # who came with an earlier lease must not slow this one down
+        if len(self._sessions) >= self._most:
+            self._drop_oldest_stranger()
+        session = _Session(
+            connection,
+            generation=self._fence.generation(self._port),
+            deadline=time.monotonic() + self._limits.session_time + OVERTIME_SECONDS,
+        )
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            log.warning("fork failed", extra={"error": error.strerror})
+            session.close()
+            time.sleep(0.05)
+            return
+        if pid == 0:
+            self._become_session(listener, alive, session, parent)
+        self._sessions[pid] = session
 
     def _drop_oldest_stranger(self) -> None:
         """Make room: whoever has been greeting the longest without a token won't show one."""
@@ -151,7 +206,7 @@ class Runner:
         if oldest is not None:
             os.kill(oldest, signal.SIGKILL)
             os.waitpid(oldest, 0)
-            del self._sessions[oldest]
+            self._sessions.pop(oldest).close()
 
     def _close_inherited(self, *others: socket.socket | AliveSocket) -> None:
         """Close what is the parent's alone."""
@@ -159,12 +214,14 @@ class Runner:
             other.close()
         os.close(self._wake_reader)
         os.close(self._wake_writer)
+        for session in self._sessions.values():
+            session.close()
 
     def _become_session(
         self,
         listener: socket.socket,
         alive: AliveSocket,
-        connection: socket.socket,
+        session: _Session,
         parent: int,
     ) -> None:
         """The child's whole life; never returns."""
@@ -182,7 +239,7 @@ class Runner:
             self._close_inherited(listener, alive)
             limit_resources(self._spec.limits)
             run_session(
-                connection,
+                session.connection,
                 service=self._service,
                 tokens=self._tokens,
                 workspaces=Path(self._sdk.workspaces),
@@ -190,6 +247,7 @@ class Runner:
                 port=self._port,
                 limits=self._limits,
                 slots=self._slots,
+                record=session.record,
             )
             status = 0
         finally:
@@ -201,18 +259,32 @@ class Runner:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                self._sessions.clear()
                 return
             if pid == 0:
                 break
-            known = self._sessions.pop(pid, None) is not None
-            if known and status:
-                code = os.waitstatus_to_exitcode(status)
-                log.warning("session ended badly", extra={"pid": pid, "exit": code})
+            session = self._sessions.pop(pid, None)
+            if session is not None:
+                session.bury(pid, os.waitstatus_to_exitcode(status))
         self._end_leftovers()
-        now = time.monotonic()
-        for pid, deadline in self._sessions.items():
-            if now > deadline:
+
+    def _end_overdue(self) -> None:
+        """Kill sessions whose lease or time is over, whatever they are doing.
+
+        A session can't be relied on to end itself: native code may keep the interpreter's lock.
+        Whoever connects under a lease does so after the fence has admitted it, so that a session
+        that was forked under another generation can't be one of the present lease.
+        """
+        held, now = self._fence.generation(self._port), time.monotonic()
+        for pid, session in self._sessions.items():
+            if session.reason is None:
+                if session.generation != held:
+                    session.reason = NotAuthorised(
+                        "the lease ended during the session", hint="take a new lease"
+                    )
+                elif now > session.deadline:
+                    session.reason = TimedOut("the session took longer than the service allows")
+                else:
+                    continue
                 os.kill(pid, signal.SIGKILL)
 
     def _end_leftovers(self) -> bool:

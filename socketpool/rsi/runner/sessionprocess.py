@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import socket
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,7 @@ from socketpool.protocol.frames import ConnectionCut
 from socketpool.protocol.session import FOR_THE_CLIENT, read_greeting, send_error, send_event
 from socketpool.rsi.crash import details_in_log
 from socketpool.rsi.runner import workspace as workspaces_of
+from socketpool.rsi.runner.workrecord import Phase, begin_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from socketpool.credentials.tokens import LeaseTokens
     from socketpool.rsi.runner.slots import Slots
+    from socketpool.rsi.runner.workrecord import WorkRecord
     from socketpool.rsi.runner.workspace import Workspace
     from socketpool.rsi.service import ServiceServer, SessionLimits
 
@@ -31,10 +31,6 @@ HANDSHAKE_SECONDS = 5.0
 
 IDLE_SECONDS = 60.0
 """The longest wait for a peer in the middle of its work."""
-
-LEASE_CHECK_SECONDS = 1.0
-
-LEASE_LOST_STATUS = 3
 
 log = logging.getLogger("socketpool.session")
 
@@ -49,8 +45,10 @@ def run_session(
     port: int,
     limits: SessionLimits,
     slots: Slots,
+    record: WorkRecord,
 ) -> None:
     """Serve one connection to its end; every failure has been told to the peer and logged."""
+    begin_record(record, connection)
     lease = ""
     tenure = Tenure(fence, port, 0)
     try:
@@ -63,22 +61,26 @@ def run_session(
             lease = claim.lease
             slots.take(HANDSHAKE_SECONDS)
             send_event(connection, "ready", session_time=limits.session_time)
-        _end_with_lease(tenure, lease)
+        record.lease, record.phase = lease, Phase.WORKING
         connection.settimeout(IDLE_SECONDS)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with _time_limit(limits.session_time, "the session took longer than the service allows"):
             server = service(connection, workspace, limits)
             server.converse(greeting.client)
             send_event(connection, "done", detail=server.run())
+        record.phase = Phase.OVER
         log.info("session done", extra={"lease": lease, "port": port})
     except ConnectionCut as error:
+        record.phase = Phase.OVER
         log.warning("session cut", extra={"lease": lease, "port": port, "error": error.message})
     except FOR_THE_CLIENT as error:
         log.warning("session refused", extra={"lease": lease, "port": port, "error": error.message})
-        _tell(connection, error)
-    except (Exception, SystemExit) as error:
+        _tell(connection, error, record)
+        record.phase = Phase.OVER
+    except BaseException as error:  # vendor code raises what it likes, KeyboardInterrupt for one
         log.exception("session failed", extra={"lease": lease, "port": port})
-        _tell(connection, verdict(error, tenure, lease))
+        _tell(connection, verdict(error, tenure, lease), record)
+        record.phase = Phase.OVER
 
 
 def verdict(error: BaseException, tenure: Tenure, lease: str) -> SocketpoolError:
@@ -90,10 +92,11 @@ def verdict(error: BaseException, tenure: Tenure, lease: str) -> SocketpoolError
     )
 
 
-def _tell(connection: socket.socket, error: SocketpoolError) -> None:
+def _tell(connection: socket.socket, error: SocketpoolError, record: WorkRecord) -> None:
     try:
         connection.settimeout(HANDSHAKE_SECONDS)
-        send_error(connection, error)
+        if not record.unfinished_block:  # in the middle of a file the client would store the words
+            send_error(connection, error)
         # Closing with unread input would reset the connection and take the verdict with it.
         connection.shutdown(socket.SHUT_WR)
         for _ in range(64):
@@ -114,16 +117,3 @@ def _time_limit(seconds: float, message: str) -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _end_with_lease(tenure: Tenure, lease: str) -> None:
-    """End this process soon after its lease ends, whatever it is doing then."""
-
-    def watch() -> None:
-        tick = threading.Event()
-        while tenure.lasts():
-            tick.wait(LEASE_CHECK_SECONDS)
-        log.warning("the lease ended during the session", extra={"lease": lease})
-        os._exit(LEASE_LOST_STATUS)
-
-    threading.Thread(target=watch, daemon=True, name="lease-watch").start()
