@@ -64,8 +64,9 @@ def greet(stream: Stream, token: str, step: str = "", client: str = "") -> float
     cut names the same one.  ``client`` is the kind of the client, see `Greeting`.  Raises what the
     service answers.
     """
-    greeting = {"token": token, "step": step, "client": client}
-    send_line_block(stream, json.dumps({name: said for name, said in greeting.items() if said}))
+    optional = {"step": step, "client": client}
+    greeting = {"token": token} | {name: said for name, said in optional.items() if said}
+    send_line_block(stream, json.dumps(greeting))
     seconds = await_event(stream, "ready").get("session_time")
     if not isinstance(seconds, int | float) or not 0 < seconds <= MAX_DURATION_SECONDS:
         raise ProtocolError("the service does not say how long a session may last")
@@ -75,8 +76,9 @@ def greet(stream: Stream, token: str, step: str = "", client: str = "") -> float
 def read_greeting(stream: Stream) -> Greeting:
     """The token a client shows, and its step; raises :class:`ProtocolError`."""
     greeting = _read_object(stream)
-    token, step, client = (greeting.get(name, "") for name in ("token", "step", "client"))
-    if not isinstance(token, str) or not token:
+    token = greeting.get("token")
+    step, client = greeting.get("step", ""), greeting.get("client", "")
+    if not isinstance(token, str):
         raise ProtocolError("the greeting shows no token")
     if not isinstance(step, str) or (step and STEP_ID.fullmatch(step) is None):
         raise ProtocolError("the step's identity is not 32 hexadecimal digits")

@@ -71,7 +71,7 @@ def forged(lease: dict[str, Any], other: dict[str, Any], key: str) -> dict[str, 
         "another key's": LeaseTokens("guessed").sign(claim),
         "another lease's": other["token"],
         "an older generation's": LeaseTokens(key).sign(claim._replace(generation=0)),
-        "a lease that never was": LeaseTokens(key).sign(LeaseClaim("0" * 16, 1)),
+        "a lease that never was": LeaseTokens(key).sign(LeaseClaim("0" * 16, claim.generation + 1)),
         "a path": LeaseTokens(key).sign(LeaseClaim("../workspaces/" + claim.lease, 1)),
         "too long": "x" * 60_000,
     }
