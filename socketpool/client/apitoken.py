@@ -84,8 +84,17 @@ def pool_accounts(account: str | None) -> frozenset[int]:
 
 
 def local_accounts(account: str | None, state_dir: str | None) -> frozenset[int]:
-    """Who may run the pool, as `find_access` has it, for those who show it another token."""
-    return pool_accounts(account) | _owner(StateDir.locate(state_dir).token)
+    """Who may run the pool, as `find_access` has it, for those who show it another token.
+
+    Raises :class:`ConfigError` when ``state_dir`` is given and can't be a pool's.
+    """
+    try:
+        owner = _owner(StateDir.locate(state_dir).token)
+    except ConfigError:
+        if state_dir:
+            raise
+        owner = frozenset()  # who shows a lease's token needs no state directory of its own
+    return pool_accounts(account) | owner
 
 
 def _configured_path(file: str | None) -> Path | None:

@@ -95,7 +95,7 @@ def pool() -> Iterator[RunningPool]:
         "ends": vendor("ends", ENDS_ITS_HELPER),
         "probe": PROBE,
         "program": program("true"),
-        "helper": program("sleep 600 & H=$!; sed -i s/small/BIG/ a.txt; kill $H; wait $H; true"),
+        "helper": program("sleep 600 & H=$!; sed -i s/small/BIG/ a.html; kill $H; wait $H; true"),
         "upload": shipped("upload"),
         "download": shipped("download"),
     }
@@ -113,7 +113,7 @@ def pool() -> Iterator[RunningPool]:
 def archive(tmp_path: Path) -> Path:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as out:
-        out.writestr("a.txt", "small\n")
+        out.writestr("a.html", "small\n")
     return path
 
 
@@ -127,7 +127,7 @@ def run(pool: RunningPool, archive: Path, name: str) -> Any:
 
 def text(archive: Path) -> str:
     with zipfile.ZipFile(archive) as file:
-        return file.read("a.txt").decode()
+        return file.read("a.html").decode()
 
 
 @pytest.mark.parametrize("how", ["plain", "probe"])
