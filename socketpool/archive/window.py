@@ -15,6 +15,9 @@ _AHEAD = 1 << 18
 _NEAR = 1 << 14
 _GUESS = 256
 
+MAX_OFFSET = 2**62
+"""No file is longer than this, in bytes; a larger offset doesn't fit into a system call's."""
+
 
 def read_exactly(fd: int, offset: int, length: int) -> bytes:
     """Exactly ``length`` bytes at ``offset``, or :class:`DamagedArchive`."""
@@ -36,6 +39,8 @@ def read_exactly(fd: int, offset: int, length: int) -> bytes:
 
 def read_some(fd: int, offset: int, length: int) -> bytes:
     """Up to ``length`` bytes at ``offset``; fewer at the end of the file."""
+    if offset > MAX_OFFSET:
+        return b""  # an archive's record may state any number below 2**64
     try:
         return os.pread(fd, length, offset)
     except OSError as error:

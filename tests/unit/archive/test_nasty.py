@@ -49,6 +49,17 @@ def edited_end(data: bytes, at: int, value: bytes) -> bytes:
     return data[: end + at] + value + data[end + at + len(value) :]
 
 
+def edited_zip64_end(data: bytes, at: int, value: bytes) -> bytes:
+    end = data.rindex(b"PK\6\6")
+    return data[: end + at] + value + data[end + at + len(value) :]
+
+
+def disk_beyond_any_file() -> bytes:
+    """A ZIP64 end record on a second disk, with an offset that no system call can take."""
+    data = edited_zip64_end(around(zip64_end=True), 16, b"\1")
+    return edited_end(edited_zip64_end(data, 48, b"\xff" * 8), 4, b"\xff\xff")
+
+
 def two_archives_in_the_comment() -> bytes:
     inner = build([Spec(b"inner", b"x")]).data
     return around(comment=inner)
@@ -175,6 +186,7 @@ REFUSED: dict[str, tuple[type[Exception], Callable[[], bytes]]] = {
         e.AmbiguousArchive,
         lambda: edited_end(around(zip64_end=True, narrow_too=True), 8, b"\3\0\3\0"),
     ),
+    "first of several disks beyond any file": (e.UnsupportedArchive, disk_beyond_any_file),
     "first of several disks": (e.UnsupportedArchive, lambda: edited_end(around(), 4, b"\1\0")),
     "member on another disk": (e.UnsupportedArchive, lambda: around(Spec(b"x", disk=1))),
     "count too small": (e.DamagedArchive, lambda: edited_end(around(), 8, b"\1\0\1\0")),
