@@ -2,94 +2,60 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import shutil
 import socket
-import subprocess
-import time
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import psutil
 
+from tests.support import sshd
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
-
-SSHD_CONFIG = """\
-ListenAddress 127.0.0.1
-Port {port}
-HostKey {folder}/host
-AuthorizedKeysFile {folder}/user.pub
-PidFile none
-StrictModes no
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-UsePAM no
-PermitRootLogin prohibit-password
-Subsystem sftp internal-sftp
-"""
-
-SSH_CONFIG = """\
-Host there
-  HostName 127.0.0.1
-  Port {port}
-  User {user}
-  IdentityFile {folder}/user
-  IdentitiesOnly yes
-  UserKnownHostsFile {folder}/known
-  HostKeyAlias there
-  StrictHostKeyChecking yes
-  LogLevel ERROR
-"""
+SSHD = sshd.SSHD
 
 
-class Sshd(NamedTuple):
+@dataclass
+class Sshd(sshd.Sshd):
     """The private sshd, and the file by which clients find it."""
 
-    process: subprocess.Popen[bytes]
-    config: Path
-    port: int
+    @property
+    def config(self) -> Path:
+        """The ssh_config of its clients."""
+        return self.client_config
+
+    @property
+    def client_config(self) -> Path:
+        """One file for each port at which the same server is reached."""
+        return self.folder / f"ssh_config-{self.port}"
 
     def at(self, port: int) -> Sshd:
         """The same behind a relay at another port."""
-        folder = self.config.parent
-        config = folder / f"ssh_config-{port}"
-        config.write_text(SSH_CONFIG.format(port=port, folder=folder, user=getpass.getuser()))
-        return Sshd(self.process, config, port)
+        relayed = replace(self, port=port)
+        relayed.write_client_config()
+        return relayed
 
     def cpu_seconds(self) -> float:
-        """CPU that it and all whom it served have used."""
+        """CPU time that it and all its ended sessions have used, in seconds."""
+        assert self.process is not None
         times = psutil.Process(self.process.pid).cpu_times()
         return times.user + times.system + times.children_user + times.children_system
 
 
 @contextmanager
 def private_sshd(folder: Path) -> Iterator[Sshd]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
+    """An sshd for the length of a ``with`` block; its files are in the folder."""
+    with socket.create_server((sshd.HOST, 0)) as free:
         port = free.getsockname()[1]
-    for name in ("host", "user"):
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True
-        )
-    key = (folder / "host.pub").read_text(encoding="ascii")
-    (folder / "known").write_text(f"there {key}", encoding="ascii")
-    values = {"port": port, "folder": folder, "user": getpass.getuser()}
-    (folder / "sshd_config").write_text(SSHD_CONFIG.format(**values), encoding="utf-8")
-    (folder / "ssh_config").write_text(SSH_CONFIG.format(**values), encoding="utf-8")
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd insists on it
-    process = subprocess.Popen(
-        [SSHD, "-D", "-f", folder / "sshd_config"], stderr=subprocess.DEVNULL
-    )
+    # Its key is known under the alias, so that it is at the port of a relay too.
+    made = Sshd(folder, port, "there", client_options="  HostKeyAlias there\n  LogLevel ERROR")
+    made.prepare()
+    kind, key, *_ = (folder / "host_ed25519.pub").read_text().split()
+    made.known_hosts.write_text(f"there {kind} {key}\n")
     try:
-        deadline = time.monotonic() + 10
-        while socket.socket().connect_ex(("127.0.0.1", port)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        yield Sshd(process, folder / "ssh_config", port)
+        yield made.start()
     finally:
-        process.terminate()
-        process.wait()
+        made.kill()
