@@ -97,7 +97,7 @@ def implode(
     from socketpool.errors import UsageError
 
     if output.exists() and output.samefile(file):
-        raise UsageError("The output would replace the archive itself.", hint="Name another file.")
+        raise UsageError("the output would replace the archive itself", hint="name another file")
     with open_source(file) as source:
         made = make_plan(source, find_policy(file, policy_file), load_hook(hook))
         if not allow_empty:

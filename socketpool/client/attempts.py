@@ -1,4 +1,4 @@
-"""One step of a run over as many connections as it takes.
+"""Runs one step, and connects again when the connection is cut.
 
 A connection that is cut is opened again, with a pause that grows while nothing gets through, for
 as long as the lease lives; what was already transferred is not sent again.

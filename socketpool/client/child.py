@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 STOP_SECONDS = 10.0
-"""How long the program may take to end after it was told to, before it is killed."""
+"""Time from the signal that ends the program until it is killed, in seconds."""
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
@@ -74,7 +74,7 @@ def run_child(
 
 
 def exit_code(status: int) -> int:
-    """A wait status as shells show it."""
+    """The exit code for a wait status, as shells show it."""
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from socketpool.client.dial import Dial
 
 REQUEST_SECONDS = 15.0
-"""How long a server may take over an answer that it doesn't have to wait for."""
+"""Timeout of a request for which the server waits for nothing, in seconds."""
 
 MAX_ANSWER_BYTES = 16 << 20
 
 
 class Reply(NamedTuple):
-    """What came back: status, body, and in how many seconds to ask again, if it says so."""
+    """An answer: its status, its body, and the seconds of its Retry-After header, if any."""
 
     status: int
     data: bytes
@@ -31,7 +31,7 @@ class Reply(NamedTuple):
 
 
 class Exchanges:
-    """Thread-safe; nothing is tried twice."""
+    """Sends requests, each once.  Thread-safe."""
 
     def __init__(self, host: str, port: int, dial: Dial) -> None:
         self._host = host

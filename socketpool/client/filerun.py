@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class ReceiptFailed(SocketpoolError):
-    """Everything was done but the receipt."""
+    """The run succeeded, but its receipt could not be written."""
 
     code = "receipt-failed"
 
@@ -138,12 +138,12 @@ class Trip:
         self.summary.seconds += time.monotonic() - clock
 
     def _check_signature(self, source: ZipSource | DirectorySource) -> None:
-        """Say so now rather than after the work was done."""
+        """Refuse now, rather than after the work was done."""
         signature = source.signature()
         if signature and not self._wishes.allow_signed:
             raise SignedArchive(
-                f"The archive is signed ({signature}), and a change would break its signature.",
-                hint="Use --allow-signed to change it all the same. Nothing was sent.",
+                f"the archive is signed ({signature}), and a change would break its signature",
+                hint="use --allow-signed to change it all the same; nothing was sent",
             )
 
     def _write_receipt(self, started: datetime) -> None:
@@ -170,8 +170,8 @@ class Trip:
             write_receipt(self._wishes.receipt, receipt)
         except ArchiveError as error:
             raise ReceiptFailed(
-                f"The run is complete, but its receipt can't be written: {error.message}",
-                hint="Don't repeat the run for it; the archive is as it should be.",
+                f"the run is complete, but its receipt can't be written: {error.message}",
+                hint="don't repeat the run for it; the archive is as it should be",
             ) from error
 
 
@@ -204,7 +204,7 @@ def _lines(report: object) -> list[str]:
 def note_plan(
     summary: Summary, plan: Plan, source: ZipSource | DirectorySource, uploader: UploadClient
 ) -> None:
-    """Put what leaves into the summary."""
+    """Add the members that are sent to the summary."""
     summary.members, summary.sent = len(plan), len(plan.sent)
     summary.sent_bytes = uploader.imploded.size
     if isinstance(source, ZipSource):
@@ -240,9 +240,9 @@ def merge_returned(
 
 
 def check_receipt_place(receipt: Path | None) -> None:
-    """Find out before anything is sent."""
+    """Raise SourceUnreadable now if the receipt could not be written after the run."""
     if receipt is not None and not receipt.absolute().parent.is_dir():
         raise SourceUnreadable(
-            f"The receipt can't be written: {receipt.parent} is not a folder.",
-            hint="Name another --receipt file. Nothing was sent.",
+            f"the receipt can't be written: {receipt.parent} is not a folder",
+            hint="name another --receipt file; nothing was sent",
         )

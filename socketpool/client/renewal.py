@@ -1,4 +1,4 @@
-"""Keeps a lease alive in the background, and gives back its own at the end, whatever happens."""
+"""Renews a lease in the background; a lease taken here is released at the end in any case."""
 
 from __future__ import annotations
 

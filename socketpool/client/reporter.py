@@ -1,4 +1,4 @@
-"""Where a run tells how far it is; the commands show it, programs may ignore it."""
+"""Receives the progress of a run; the commands show it, programs may ignore it."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ class Step:
     file: str
     service: str
     kind: ServiceKind | None
-    """By which it is known whether its progress counts bytes or members."""
+    """The kind of service; it decides whether progress counts bytes or members."""
     address: str
 
 
 class Reporter:
-    """Hears of everything, in one thread.  This one keeps silent; override what is of interest."""
+    """Is called for each event of a run, in one thread; override the methods of interest."""
 
     def note(self, text: str) -> None:
-        """Something that went wrong and was overcome."""
+        """A fault occurred, and the run goes on."""
 
     def step(self, step: Step) -> None:
         """A step begins."""
 
     def progress(self, done: int, total: int, text: str) -> None:
-        """How far the present step is: bytes or members, whatever the step counts in."""
+        """The progress of the current step, in bytes or members."""
 
     def step_done(self) -> None:
-        """The present step has ended well."""
+        """The current step has succeeded."""
 
     def summary(self, summary: Summary) -> None:
         """A file is done."""
 
     def close(self) -> None:
-        """No more will come."""
+        """The run is over; no further call follows."""

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 RESTART_SECONDS = 8.0
-"""What the restart of a pool server may take on a busy machine; supervisord notices within 1 s."""
+"""Longest restart of a pool server on a busy machine; supervisord notices an exit within 1 s."""
 
 BACKOFF = Backoff(first=0.05, most=0.5)
 
 _SPREAD = 0.25
-"""All who were refused in one moment were told to come back after the same time."""
+"""Random part of each pause: clients that were refused together must not come back together."""
 
 
 class Patience:
@@ -44,11 +44,11 @@ class Patience:
 
     @property
     def wait(self) -> float:
-        """What is left of the caller's wait, in seconds."""
+        """The rest of the time for which the caller waits, in seconds."""
         return max(0.0, self._wait - (self._clock() - self._began))
 
     def after_cut(self) -> bool:
-        """Pause before another try at a server that has vanished; False when it had its time."""
+        """Pause before the next attempt at a server that vanished; False when the time is up."""
         self.cuts += 1
         pause = BACKOFF.delay(self.cuts, random.random())  # noqa: S311 - spreads, hides nothing
         return self._pause(pause, max(self._wait, RESTART_SECONDS))

@@ -51,7 +51,7 @@ class RoundTrip:
         self._dial = dial
 
     def run(self) -> Summary:
-        """Do it; raises any `SocketpoolError`, and then the original is untouched."""
+        """Run it; raises any `SocketpoolError`, and then the original is untouched."""
         run = Run(self._client, [self._job], self._wishes, reporter=self._reporter, dial=self._dial)
         run.run(self._client.kinds())
         return run.done[0]
@@ -78,7 +78,7 @@ class Run:
         """The files that are finished."""
 
     def run(self, kinds: Mapping[str, ServiceKind | None]) -> None:
-        """Do it, given the kinds of the pool's services; raises the first `SocketpoolError`.
+        """Run them, given the kinds of the pool's services; raises the first `SocketpoolError`.
 
         The files that are `done` by then stay as they are; all others are untouched.
         """

@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 
 GREETING_SECONDS = 15.0
 PATIENCE_SECONDS = 30.0
-"""How much longer than a session may last its service is waited for."""
+"""How long the client waits for the service after the session's time is up, in seconds."""
 
 MAX_RETURNED_BYTES = 64 << 30
 
 
 MAX_LINES, LINE_CHARS = 50, 500
-"""What is kept of the lines that a vendor sends."""
+"""How many lines of a vendor are kept, and how many characters of each."""
 
 
 class Portion(TransferInterface):
@@ -60,13 +60,13 @@ class Portion(TransferInterface):
         self.step_id = secrets.token_hex(16)
         """The step's identity, the same over all connections: it is done once, however many."""
         self.detail: dict[str, Any] = {}
-        """What the service says of its work at the end."""
+        """The service's final message."""
         self.lines: list[str] = []
-        """What the service said meanwhile, for the summary."""
+        """Lines that the service sent during its work, for the summary."""
         self.sessions = 0
         """How many sessions were opened so far."""
         self.confirmed = 0
-        """Grows with whatever is known to have got through, over all connections."""
+        """Counts the data that arrived, over all connections; it grows with any progress."""
 
     def assign(
         self,

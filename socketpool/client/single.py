@@ -1,4 +1,4 @@
-"""The steps of a round trip one by one, each a run of its own.
+"""The steps of a round trip, each run by a command of its own.
 
 The service is one of somebody's lease, or an instance that runs without a pool; either way the
 token comes from elsewhere.  Between upload and download the manifest beside the file remembers what
@@ -39,10 +39,10 @@ MANIFEST_SUFFIX = ".manifest.jsonl"
 
 
 def manifest_of(path: Path) -> Path:
-    """Where the manifest of a file is kept: beside it."""
+    """The path of a file's manifest, which lies beside the file."""
     path = path.absolute()
     if not path.name:
-        raise UsageError("A file can't be put beside the root of the file system.")
+        raise UsageError("a file can't be put beside the root of the file system")
     return path.with_name(path.name + MANIFEST_SUFFIX)
 
 
@@ -103,8 +103,8 @@ class SingleStep:
         at = manifest_of(self._path)
         if not at.exists():
             raise ArchiveError(
-                f"There is no manifest {at} that tells what was sent of {self._path}.",
-                hint="uploader_client writes it. Nothing was changed.",
+                f"there is no manifest {at} that tells what was sent of {self._path}",
+                hint="uploader_client writes it: run that first; nothing was changed",
             )
         manifest = Manifest.read(at)
         with tempfile.TemporaryDirectory(prefix="socketpool-") as scratch:
@@ -163,18 +163,18 @@ def _attempted(portion: Portion, path: Path, place: str) -> Iterator[None]:
 
 @contextmanager
 def _noted(manifest: Manifest, path: Path) -> Iterator[None]:
-    """The manifest at its place once the block has ended well; raises CommitFailed before it."""
+    """Write the manifest now, raising CommitFailed; put it in place if the block succeeds."""
     part = path.with_name(f".{path.name}.part")
     try:
         if path.is_dir():
-            raise CommitFailed(f"{path} is a folder.")
+            raise CommitFailed(f"{path} is a folder")
         manifest.write(part)
     except CommitFailed as error:
         with suppress(OSError):
             part.unlink()
         raise CommitFailed(
-            f"What leaves can't be noted beside the archive: {error.message}",
-            hint="Make room there, or put the archive elsewhere. Nothing was sent.",
+            f"the manifest can't be written beside the archive: {error.message}",
+            hint="make room there, or put the archive elsewhere; nothing was sent",
         ) from error
     try:
         yield

@@ -27,7 +27,7 @@ class Summary:
     sent_bytes: int | None = None
     source_bytes: int | None = None
     policy: str = ""
-    """Which policy counted: a file, or the shipped one."""
+    """The policy that was applied: a file, or the shipped one."""
     changed: int | None = None
     result: str = ""
     backup: str = ""
@@ -44,7 +44,7 @@ class Summary:
         return None if self.members is None or self.sent is None else self.members - self.sent
 
     def fields(self) -> dict[str, Any]:
-        """Everything as JSON can hold it."""
+        """The summary as values that JSON can represent."""
         told = asdict(self) | {"kept": self.kept, "seconds": round(self.seconds, 3)}
         del told["sent_members"]  # there may be a hundred thousand; the receipt has them
         return told

@@ -302,7 +302,7 @@ def test_an_upload_that_can_not_be_noted_sends_nothing(archive: Path, tmp_path: 
     with serving(tmp_path / "u", "uploader_server", tmp_path / "arrived.zip") as server:
         refused = client("uploader", server, archive)
     assert refused.returncode == 6
-    assert "Nothing was sent" in refused.stderr
+    assert "nothing was sent" in refused.stderr
     assert not (tmp_path / "arrived.zip").exists()
 
 
