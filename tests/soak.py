@@ -24,7 +24,7 @@ import click
 import psutil
 
 from socketpool.client.api import PoolClient
-from socketpool.client.roundtrip import RoundTrip, Wishes
+from socketpool.client.roundtrip import RoundTrip, RunOptions
 from socketpool.errors import SocketpoolError
 from tests.support.pools import PROBE, WEB, PoolMaker, belongings, listening, shipped
 from tests.support.waiting import eventually
@@ -41,8 +41,8 @@ SERVICES = ("probe", "web", *STEPS)
 ABANDONED_TTL = 1.0
 REST_SECONDS = 60.0
 ALLOWANCE = {
-    # The latest 2,000 stories take some 4 MiB, the allocator's arenas of the server's threads some
-    # 8; from there on it was measured flat.
+    # The latest 2,000 histories take some 4 MiB, the allocator's arenas of the server's threads
+    # some 8; from there on it was measured flat.
     "server_memory": 16.0,
     "supervisord_memory": 8.0,
     # asyncio starts the threads of its executor when they are first needed, up to so many.
@@ -231,7 +231,7 @@ class Load:
         shutil.copy(self._original, path)
         try:
             with self._client() as client:
-                RoundTrip(client, path, STEPS, Wishes(wait=20)).run()
+                RoundTrip(client, path, STEPS, RunOptions(wait=20)).run()
             with zipfile.ZipFile(path) as file:
                 assert file.testzip() is None
                 assert len(file.read("index.html")) < 40_000

@@ -21,7 +21,7 @@ from socketpool.archive.commit import check_backup_suffix
 from socketpool.archive.foldercopy import FolderCopy
 from socketpool.archive.inflate import check_claims, check_total, chunks, verify
 from socketpool.archive.limits import DEFAULT_LIMITS, Limits
-from socketpool.archive.manifest import DIRECTORY, Identity, Manifest
+from socketpool.archive.manifest import DIRECTORY, ArchiveIdentity, Manifest
 from socketpool.archive.matching import Matcher
 from socketpool.archive.names import is_unsafe, is_utf8, show
 from socketpool.archive.opening import FOLDER_FLAGS, open_file
@@ -32,13 +32,13 @@ from socketpool.archive.refusals import ArchiveBusy, ArchiveChanged, BadManifest
 from socketpool.archive.report import Changes, MergeReport, View
 from socketpool.archive.transaction import (
     OURS,
+    FileChange,
     Transaction,
     check_replaceable,
     is_interrupted,
     recover,
     settle,
 )
-from socketpool.archive.transaction import Change as FileChange
 from socketpool.archive.writer import CanonicalWriter, unreadable
 from socketpool.errors import ArchiveError
 from socketpool.system.filerange import FileRange
@@ -107,7 +107,7 @@ class ImplodedDirectory:
     """A canonical archive of files, in a temporary file that goes with their source."""
 
     def __init__(self, root: int, files: list[tuple[int, bytes]], packed: int) -> None:
-        self.manifest = Manifest(DIRECTORY, Identity())
+        self.manifest = Manifest(DIRECTORY, ArchiveIdentity())
         self._packed = packed
         writer = CanonicalWriter(packed)
         for ordinal, name in files:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _REACH = 22 + r.M16
 """How far from the end of the file programs look for an end record."""
-_MOST_RIVALS = 8
+_MAX_RIVALS = 8
 _LARGEST_GAP = 1 << 20
 _REPAIR = "Build the archive again with a current zip program."
 
@@ -74,7 +74,7 @@ def _choose(fd: int, size: int, candidates: list[Ending], limits: Limits) -> End
     if len(candidates) == 1:
         return candidates[0]
     exact = [each for each in candidates if each.comment_end == size]
-    likely = (exact + candidates)[:_MOST_RIVALS]  # a thousand of them would be an attack
+    likely = (exact + candidates)[:_MAX_RIVALS]  # a thousand of them would be an attack
     chosen = next((each for each in likely if _is_whole(fd, each, limits)), None)
     if chosen is None:
         raise NotAnArchive(
@@ -86,7 +86,7 @@ def _choose(fd: int, size: int, candidates: list[Ending], limits: Limits) -> End
         for each in candidates
         if each is not chosen and max(each.comment_end, each.position + 1) > chosen.directory
     ]
-    if len(rivals) > _MOST_RIVALS or any(_is_whole(fd, each, limits) for each in rivals):
+    if len(rivals) > _MAX_RIVALS or any(_is_whole(fd, each, limits) for each in rivals):
         raise _ambiguous()
     return chosen
 

@@ -25,7 +25,7 @@ _FORMAT = 1
 _MAX_LINE = 1 << 20
 
 
-class Identity(NamedTuple):
+class ArchiveIdentity(NamedTuple):
     """What tells one state of an archive from another; all zero for a directory."""
 
     size: int = 0
@@ -51,7 +51,7 @@ class Manifest:
 
     __slots__ = ("_crcs", "_ends", "_names", "_ordinals", "_sizes", "identity", "kind")
 
-    def __init__(self, kind: str, identity: Identity) -> None:
+    def __init__(self, kind: str, identity: ArchiveIdentity) -> None:
         self.kind = kind
         self.identity = identity
         self._names = bytearray()
@@ -119,7 +119,11 @@ class Manifest:
         rows = iter(lines)
         try:
             head: Any = json.loads(next(rows))
-            kind, count, identity = head["kind"], head["members"], Identity(**head["archive"])
+            kind, count, identity = (
+                head["kind"],
+                head["members"],
+                ArchiveIdentity(**head["archive"]),
+            )
             if head["format"] != _FORMAT or kind not in (ZIP, DIRECTORY):
                 raise _bad()
             if not all(type(each) is int and each >= 0 for each in identity):
@@ -165,10 +169,10 @@ class Manifest:
             raise _bad() from error
 
 
-def identify(archive: Archive) -> Identity:
+def identify(archive: Archive) -> ArchiveIdentity:
     """The identity of an open archive."""
     seen = archive.stat
-    return Identity(
+    return ArchiveIdentity(
         size=seen.st_size,
         modified=seen.st_mtime_ns,
         device=seen.st_dev,
@@ -178,7 +182,7 @@ def identify(archive: Archive) -> Identity:
     )
 
 
-def check_identity(archive: Archive, sent_from: Identity) -> None:
+def check_identity(archive: Archive, sent_from: ArchiveIdentity) -> None:
     """Refuse an archive that isn't in the state its members were sent from.
 
     A copy of the archive will do: what counts is the content.  Only the very same file has to have

@@ -77,7 +77,7 @@ def merge(
         raise BadManifest("The manifest is that of a directory, not of a zip.")
     if not target.exists():
         backup = ""  # there is nothing to keep
-    wishes = _Wishes(place, target, backup, digests)
+    options = _MergeOptions(place, target, backup, digests)
     with Archive.open(place) as old, Archive.open(returned, limits) as new:
         if target == place:
             lock(old)
@@ -87,7 +87,7 @@ def merge(
         if todo.rows and not allow_signed:
             check_unsigned(old)
         needed = bool(todo.rows) or target != place
-        kept = _write(old, new, todo, changes, wishes) if needed else b""
+        kept = _write(old, new, todo, changes, options) if needed else b""
     unchanged = todo.unchanged
     return MergeReport(
         path=target,
@@ -99,7 +99,7 @@ def merge(
     )
 
 
-class _Wishes(NamedTuple):
+class _MergeOptions(NamedTuple):
     place: Path
     target: Path
     backup: str
@@ -140,14 +140,16 @@ def _sort(old: Archive, new: Archive, manifest: Manifest) -> _Sorted:
     return _Sorted(rows, ordinals, incoming, sizes, crcs, unchanged)
 
 
-def _write(old: Archive, new: Archive, todo: _Sorted, changes: Changes, wishes: _Wishes) -> bytes:
+def _write(
+    old: Archive, new: Archive, todo: _Sorted, changes: Changes, options: _MergeOptions
+) -> bytes:
     """Make the merged archive, read it back, and put it in its place; the backup's name."""
-    target = wishes.target
+    target = options.target
     folder = open_folder(target.parent)
     try:
         sweep(folder)
         with Replacement(folder, os.fsencode(target.name)) as out:
-            if target == wishes.place:
+            if target == options.place:
                 check_writable(target)
                 out.preserve(old.fd)
             else:
@@ -160,10 +162,10 @@ def _write(old: Archive, new: Archive, todo: _Sorted, changes: Changes, wishes: 
             out.write(new_ending(old, directory, out.position - directory))
             out.flush()
             old.forget_directory()
-            on_digest = changes.add_digest if wishes.digests else None
+            on_digest = changes.add_digest if options.digests else None
             read_back(out.fd, checksum, old, new, done, on_digest=on_digest)
-            _check_still_there(old, wishes.place)
-            return out.commit(backup=wishes.backup)
+            _check_still_there(old, options.place)
+            return out.commit(backup=options.backup)
     finally:
         os.close(folder)
 

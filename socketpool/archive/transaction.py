@@ -44,7 +44,7 @@ _MAX_JOURNAL: Final = 1 << 30
 _CHUNK: Final = 1 << 18
 
 
-class Change(NamedTuple):
+class FileChange(NamedTuple):
     """A file to be replaced, with checksum and size before and after."""
 
     name: bytes
@@ -60,7 +60,7 @@ class Transaction:
     Call :meth:`stage` for each change, then :meth:`commit`; :meth:`roll_back` undoes all of it.
     """
 
-    def __init__(self, root: int, changes: Sequence[Change], backup: str = "") -> None:
+    def __init__(self, root: int, changes: Sequence[FileChange], backup: str = "") -> None:
         self._root = root
         self._changes = changes
         self._backup = backup
@@ -160,7 +160,7 @@ class Transaction:
 class _Journal(NamedTuple):
     id: str
     backup: str
-    changes: list[Change]
+    changes: list[FileChange]
     state: str
 
 
@@ -223,7 +223,7 @@ def _conclude(root: int, journal: _Journal, *, finish: bool) -> None:
     os.unlink(JOURNAL, dir_fd=root)
 
 
-def _exchange(root: int, transaction: str, at: int, change: Change) -> None:
+def _exchange(root: int, transaction: str, at: int, change: FileChange) -> None:
     """Give the old file its second name, and the new one its place."""
     with _Parent(root, change.name) as (folder, last):
         old, new = _old(transaction, at, last), _new(transaction, at, last)
@@ -237,7 +237,7 @@ def _exchange(root: int, transaction: str, at: int, change: Change) -> None:
         os.fsync(folder)
 
 
-def _clean_up(root: int, transaction: str, changes: Sequence[Change], backup: str) -> None:
+def _clean_up(root: int, transaction: str, changes: Sequence[FileChange], backup: str) -> None:
     """The old files go, or become backups."""
     for at, change in enumerate(changes):
         with _Parent(root, change.name) as (folder, last), suppress(FileNotFoundError):
@@ -247,7 +247,7 @@ def _clean_up(root: int, transaction: str, changes: Sequence[Change], backup: st
             os.unlink(old, dir_fd=folder)
 
 
-def _roll_back(root: int, transaction: str, changes: Sequence[Change]) -> None:
+def _roll_back(root: int, transaction: str, changes: Sequence[FileChange]) -> None:
     """The old files get their places back, and the new ones go."""
     for at, change in enumerate(changes):
         with suppress(SourceUnreadable), _Parent(root, change.name) as (folder, last):
@@ -270,7 +270,7 @@ def _is_exchanged(root: int, journal: _Journal, at: int) -> bool:
         return False
 
 
-def _check_content(root: int, change: Change, *, new: bool) -> None:
+def _check_content(root: int, change: FileChange, *, new: bool) -> None:
     """Refuse to replace what somebody has edited since the interruption."""
     with _Parent(root, change.name) as (folder, last):
         try:
@@ -313,7 +313,7 @@ def _old(transaction: str, at: int, last: bytes) -> bytes:
     return b".%s.socketpool-%s-%d.old" % (last[:180], transaction.encode(), at)
 
 
-def _row(change: Change) -> list[Any]:
+def _row(change: FileChange) -> list[Any]:
     return [change.name.decode(errors="surrogateescape"), *change[1:]]
 
 
@@ -343,7 +343,7 @@ def _read(root: int) -> _Journal:
                 state = str(row["state"])
                 continue
             name, *numbers = row
-            change = Change(name.encode(errors="surrogateescape"), *map(int, numbers))
+            change = FileChange(name.encode(errors="surrogateescape"), *map(int, numbers))
             if is_unsafe(change.name):
                 raise _damaged()
             changes.append(change)

@@ -83,9 +83,9 @@ def command(
     accept_new: bool,
 ) -> None:
     """Lease the services, run the client portion of each in this order, release."""
-    from socketpool.client.roundtrip import Run, Wishes
+    from socketpool.client.roundtrip import Run, RunOptions
 
-    wishes = Wishes(
+    options = RunOptions(
         wait=wait,
         policy=policy,
         hook=load_hook(hook),
@@ -101,7 +101,7 @@ def command(
         )
     if dry_run:
         for path in (filename, *(Path(word) for word in services if _names_a_file(word))):
-            show_plan(path, policy, wishes.hook)
+            show_plan(path, policy, options.hook)
         return
     way = Way(
         host=ip,
@@ -118,12 +118,12 @@ def command(
         jobs = split_words(filename, services, kinds, _find)
         if len(jobs) > 1 and (output or receipt):
             raise UsageError("--output and --receipt are for one file, and several are named")
-        trips = Run(client, jobs, wishes, reporter=reporter, dial=client.dial)
+        file_runs = Run(client, jobs, options, reporter=reporter, dial=client.dial)
         try:
-            trips.run(kinds)
+            file_runs.run(kinds)
         except (SocketpoolError, KeyboardInterrupt):
             reporter.close()
-            done = ", ".join(summary.file for summary in trips.done)
+            done = ", ".join(summary.file for summary in file_runs.done)
             if done:
                 say(f"done before that, and left as it is now: {done}")
             raise

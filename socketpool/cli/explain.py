@@ -20,40 +20,42 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @with_pool
 def explain(client: PoolClient, reference: str, *, as_json: bool) -> None:
-    """Tell the story of LEASE: what was asked, waited and granted, where, and how it ended.
+    """Show the history of LEASE: what was asked, waited and granted, where, and how it ended.
 
-    A refusal has a story too, under the reference that was told with it.  The pool server
+    A refusal has a history too, under the reference that was told with it.  The pool server
     remembers the latest 2,000.
     """
-    story = client.story(reference)
+    history = client.history(reference)
     if as_json:
-        tell(json.dumps(story))
+        tell(json.dumps(history))
         return
-    for line in _lines(story):
+    for line in _lines(history):
         tell(line)
 
 
-def _lines(story: dict[str, Any]) -> list[str]:
-    who = story["client"] or "the operator's token"
+def _lines(history: dict[str, Any]) -> list[str]:
+    who = history["client"] or "the operator's token"
     lines = [
-        f"asked    {_clock(story['asked'])}  {', '.join(story['services'])}, "
-        f"for {story['ttl']:g} s, by {who}"
+        f"asked    {_clock(history['asked'])}  {', '.join(history['services'])}, "
+        f"for {history['ttl']:g} s, by {who}"
     ]
-    waited = story["decided"] - story["asked"]
-    if story["ahead"] is not None:
-        lines.append(f"waited   {waited:.3f} s of {story['wait']:g} s, behind {story['ahead']}")
-    if story["refusal"]:
-        return [*lines, f"refused  {_clock(story['decided'])}  {story['refusal']}"]
+    waited = history["decided"] - history["asked"]
+    if history["ahead"] is not None:
+        lines.append(f"waited   {waited:.3f} s of {history['wait']:g} s, behind {history['ahead']}")
+    if history["refusal"]:
+        return [*lines, f"refused  {_clock(history['decided'])}  {history['refusal']}"]
     lines.append(
-        f"granted  {_clock(story['decided'])}  lease {story['lease']}, "
-        f"generation {story['generation']}, on {', '.join(story['instances'])}"
+        f"granted  {_clock(history['decided'])}  lease {history['lease']}, "
+        f"generation {history['generation']}, on {', '.join(history['instances'])}"
     )
-    if story["renewals"]:
-        lines.append(f"renewed  {story['renewals']} times")
-    if story["ended"] is None:
+    if history["renewals"]:
+        lines.append(f"renewed  {history['renewals']} times")
+    if history["ended"] is None:
         return [*lines, "lives"]
-    how = {"release": "released", "expire": "not renewed in time"}.get(story["how"], story["how"])
-    return [*lines, f"ended    {_clock(story['ended'])}  {how}"]
+    how = {"release": "released", "expire": "not renewed in time"}.get(
+        history["how"], history["how"]
+    )
+    return [*lines, f"ended    {_clock(history['ended'])}  {how}"]
 
 
 def _clock(seconds: float) -> str:

@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
-class Stop(Exception):
+class StopRequested(Exception):
     """A signal asked us to stop."""
 
 
-class Reload(Exception):
+class ReloadRequested(Exception):
     """SIGHUP asked us to read the configuration again."""
 
 
 class Stopper:
-    """Hears the signals that end a command; where it looks for them is where they take effect.
+    """Hears the signals that end a command, which take effect in `check` and `wait` only.
 
-    Their handler only takes a note: an exception that it raised could come up anywhere, where a
-    library swallows it or leaves a lock taken.  With ``reloads`` SIGHUP asks for a `Reload` where
-    there is no terminal that could be closed.
+    The signal handler only takes a note: an exception raised in it could come up anywhere, where a
+    library swallows it or leaves a lock taken.  With ``reloads``, and where the process has no
+    terminal, SIGHUP raises `ReloadRequested`.
     """
 
     def __init__(self, *, reloads: bool = False) -> None:
@@ -46,12 +46,12 @@ class Stopper:
                 signal.signal(number, self._on_signal)
 
     def check(self) -> None:
-        """Raise `Stop` when a signal asked for it."""
+        """Raise `StopRequested` when a signal asked for it."""
         if self._stop:
-            raise Stop
+            raise StopRequested
 
     def wait(self, descriptor: int) -> None:
-        """Return when it can be read from; raises `Stop` and `Reload`."""
+        """Return when it can be read from; raises `StopRequested` and `ReloadRequested`."""
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
@@ -59,7 +59,7 @@ class Stopper:
             self.check()
             if self._reload:
                 self._reload = False
-                raise Reload
+                raise ReloadRequested
             ready = [fd for fd, _ in poll.poll()]
             if self._wake in ready:
                 os.read(self._wake, 4096)  # by now the handlers of those signals have run

@@ -38,7 +38,7 @@ VERBS = {
     "explain": Verb(
         _CLI + "explain",
         "explain",
-        "Tell the story of LEASE: what was asked, waited and granted, where, and how it ended.",
+        "Show the history of LEASE: what was asked, waited and granted, where, and how it ended.",
     ),
     "lease": Verb(
         _CLI + "lease",

@@ -16,7 +16,7 @@ from socketpool.errors import ConfigError, UsageError
 ADDRESS = "127.0.0.1 8080"
 
 
-class Kind(NamedTuple):
+class Template(NamedTuple):
     """What can be made: its templates, and under which names they are written."""
 
     description: str
@@ -25,7 +25,7 @@ class Kind(NamedTuple):
     use: str
 
 
-VENDOR = Kind(
+VENDOR = Template(
     "a vendor in Python",
     "vendor",
     {
@@ -35,13 +35,13 @@ VENDOR = Kind(
     },
     f"socketpool_client {ADDRESS} site.zip upload @name@ download",
 )
-PROGRAM = Kind(
+PROGRAM = Template(
     "a vendor in any language",
     "program",
     {"service.yml": "service.yml", "program.sh": "@module@.sh", "test.py": "test_@module@.py"},
     VENDOR.use,
 )
-PLAIN = Kind(
+PLAIN = Template(
     "a plain program that listens on a port",
     "plain",
     {
@@ -85,7 +85,7 @@ def new(name: str, catalogue: Path, *, program: bool, plain: bool) -> None:
     click.echo(f"use it:    {_fill(kind.use, name)}")
 
 
-def make_service(name: str, catalogue: Path, kind: Kind) -> list[Path]:
+def make_service(name: str, catalogue: Path, kind: Template) -> list[Path]:
     """Write a new service; returns its files.  Raises UsageError, ConfigError."""
     try:
         check_service_name(name)

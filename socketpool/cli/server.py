@@ -11,7 +11,14 @@ import click
 
 import socketpool
 from socketpool.cli.base import HELP_NAMES, HostType, HowtoCommand, PortType, run, say
-from socketpool.cli.foreground import Reload, Stop, Stopper, free_port, warn_exposed, warn_root
+from socketpool.cli.foreground import (
+    ReloadRequested,
+    Stopper,
+    StopRequested,
+    free_port,
+    warn_exposed,
+    warn_root,
+)
 from socketpool.cli.pooloptions import state_dir_option
 from socketpool.client.api import PoolClient
 from socketpool.config.models import DEFAULT_PORTS
@@ -20,7 +27,7 @@ from socketpool.config.statedir import StateDir, default_root
 from socketpool.config.values import Address
 from socketpool.core.servicekinds import ServiceKind
 from socketpool.errors import SocketpoolError, UsageError
-from socketpool.supervision.daemon import Pool
+from socketpool.supervision.daemon import PoolDaemon
 from socketpool.supervision.notify import say_ready
 from socketpool.system.hostfacts import ephemeral_ports, resolve
 
@@ -31,7 +38,7 @@ def serve_pool(target: str, listen: Address | None, state_dir: str | None) -> in
     settings = _with_addresses(settings)
     state = StateDir.locate(state_dir)
     _warn(settings)
-    pool = Pool(settings, state)
+    pool = PoolDaemon(settings, state)
     stopper = Stopper(reloads=True)
     try:
         stopper.listen()
@@ -43,7 +50,7 @@ def serve_pool(target: str, listen: Address | None, state_dir: str | None) -> in
         _wait(pool, stopper)
         say("supervisord ended; stopping")
         return 1
-    except Stop:
+    except StopRequested:
         say("stopping …")
         return 0
     finally:
@@ -51,14 +58,14 @@ def serve_pool(target: str, listen: Address | None, state_dir: str | None) -> in
             say("stopped")
 
 
-def _wait(pool: Pool, stopper: Stopper) -> None:
+def _wait(pool: PoolDaemon, stopper: Stopper) -> None:
     """Return when supervisord has ended; at each SIGHUP have the configuration read again."""
     supervisord = os.pidfd_open(pool.supervisord_pid)
     try:
         while True:
             try:
                 stopper.wait(supervisord)
-            except Reload:
+            except ReloadRequested:
                 _reload(pool)
             else:
                 return
@@ -66,7 +73,7 @@ def _wait(pool: Pool, stopper: Stopper) -> None:
         os.close(supervisord)
 
 
-def _reload(pool: Pool) -> None:
+def _reload(pool: PoolDaemon) -> None:
     with closing(PoolClient(*pool.access())) as client:
         try:
             client.reload()
@@ -102,7 +109,7 @@ def _warn(settings: Settings) -> None:
     warn_exposed("services", settings.services_host)
 
 
-def _announce(settings: Settings, state: StateDir, pool: Pool) -> None:
+def _announce(settings: Settings, state: StateDir, pool: PoolDaemon) -> None:
     listen = settings.listen
     click.echo(f"pool ready at {listen.host} port {listen.port}")
     for service, instances in pool.instances().items():

@@ -18,7 +18,7 @@ from socketpool.cli.progress import with_reporter
 from socketpool.cli.sshoptions import accept_new_option, ssh_config_option, ssh_option
 from socketpool.client.apitoken import local_accounts
 from socketpool.client.dial import TcpDial
-from socketpool.client.filerun import Wishes
+from socketpool.client.filerun import RunOptions
 from socketpool.client.leasetoken import find_lease_token
 from socketpool.client.renewal import renewed
 from socketpool.client.single import SingleStep
@@ -69,7 +69,7 @@ def _client(name: str) -> Callable[[Callable[..., None]], click.Command]:
 
 
 @contextmanager
-def _step(reporter: Reporter, given: dict[str, Any], wishes: Wishes) -> Iterator[SingleStep]:
+def _step(reporter: Reporter, given: dict[str, Any], options: RunOptions) -> Iterator[SingleStep]:
     """The step, during which the lease is renewed if its pool is at hand."""
     shown = find_lease_token(given["lease_token_file"])
     place = (given["ip"], given["port"])
@@ -86,7 +86,7 @@ def _step(reporter: Reporter, given: dict[str, Any], wishes: Wishes) -> Iterator
         if shown.lease is not None:
             _renew(stack, shown.lease, reporter, opening, named=any(pool.values()))
         yield SingleStep(
-            *place, shown.token, given["filename"], wishes=wishes, reporter=reporter, dial=dial
+            *place, shown.token, given["filename"], options=options, reporter=reporter, dial=dial
         )
 
 
@@ -125,15 +125,15 @@ def uploader(
     **given: Any,
 ) -> None:
     """Send what the policy lets out of a file."""
-    wishes = Wishes(policy=policy, hook=load_hook(hook), allow_empty=allow_empty)
-    with _step(reporter, given, wishes) as step:
+    options = RunOptions(policy=policy, hook=load_hook(hook), allow_empty=allow_empty)
+    with _step(reporter, given, options) as step:
         step.upload()
 
 
 @_client("vendor_client")
 def vendor(reporter: Reporter, **given: Any) -> None:
     """Have what was uploaded processed."""
-    with _step(reporter, given, Wishes()) as step:
+    with _step(reporter, given, RunOptions()) as step:
         step.vendor()
 
 
@@ -145,8 +145,8 @@ def downloader(
     reporter: Reporter, *, output: Path | None, backup: str, allow_signed: bool, **given: Any
 ) -> None:
     """Fetch what was processed and merge it into a file."""
-    wishes = Wishes(output=output, backup=backup, allow_signed=allow_signed)
-    with _step(reporter, given, wishes) as step:
+    options = RunOptions(output=output, backup=backup, allow_signed=allow_signed)
+    with _step(reporter, given, options) as step:
         step.download()
 
 

@@ -9,10 +9,10 @@ import click
 
 import socketpool
 from socketpool.cli.base import HELP_NAMES, HostType, HowtoCommand, PortType, run, say, tell
-from socketpool.cli.foreground import Stop, Stopper, free_port, warn_exposed, warn_root
+from socketpool.cli.foreground import Stopper, StopRequested, free_port, warn_exposed, warn_root
 from socketpool.config.values import Address
 from socketpool.core.servicekinds import ServiceKind
-from socketpool.development.standalone import Instance, Tie, find_service, open_state
+from socketpool.development.standalone import StandaloneInstance, Tie, find_service, open_state
 from socketpool.errors import UsageError
 from socketpool.system.hostfacts import resolve
 
@@ -95,14 +95,14 @@ def _serve(
     try:
         stopper.listen()
         with open_state(state_dir) as state:
-            instance = Instance(found, listen, state, tie)
+            instance = StandaloneInstance(found, listen, state, tie)
             try:
                 instance.start()
                 output = instance.output(stopper.wait)
                 _follow(output, lambda: _announce(kind, listen, tie, instance))
             finally:
                 instance.stop()
-    except Stop:
+    except StopRequested:
         say("stopped")
         return 0
     say("the service ended by itself")
@@ -135,7 +135,7 @@ def _follow(output: Iterator[dict[str, Any]], announce: Callable[[], None]) -> N
             say(trace)
 
 
-def _announce(kind: ServiceKind, listen: Address, tie: Tie, instance: Instance) -> None:
+def _announce(kind: ServiceKind, listen: Address, tie: Tie, instance: StandaloneInstance) -> None:
     tell(f"{kind} ready at {listen.host} port {listen.port}")
     if kind is ServiceKind.UPLOAD:
         tell(f"  stores what arrives as {tie.result}")

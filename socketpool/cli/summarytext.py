@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from socketpool.client.summary import Summary
 
-MOST_ROWS = 12
+MAX_ROWS = 12
 """Members of a receipt that are shown; the file has all of them."""
 
 
@@ -42,11 +42,11 @@ def _receipt(s: Summary) -> list[str]:
         f"  {len(s.sent_members)} sent, of which {changed} changed and "
         f"{len(s.sent_members) - changed} unchanged; {s.kept} kept back",
     ]
-    for member in s.sent_members[:MOST_ROWS]:
+    for member in s.sent_members[:MAX_ROWS]:
         state = "changed" if member.changed else "-"
         lines.append(f"  {member.sha256[:16]}  {member.bytes:>11,}  {state:<7}  {member.name}")
-    if len(s.sent_members) > MOST_ROWS:
-        lines.append(f"  … and {len(s.sent_members) - MOST_ROWS} more")
+    if len(s.sent_members) > MAX_ROWS:
+        lines.append(f"  … and {len(s.sent_members) - MAX_ROWS} more")
     return lines
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from socketpool.tunnel.reconnect import Tunnel
     from socketpool.tunnel.states import TunnelState
 
-LOOK_SECONDS = 0.5
+CHECK_INTERVAL_SECONDS = 0.5
 PROXY_HOST = "127.0.0.1"
 
 
@@ -206,7 +206,7 @@ def _stay(
     if argv:
         return run_program(ctx.command_path, argv, environment, go_on)
     while go_on():
-        time.sleep(LOOK_SECONDS)
+        time.sleep(CHECK_INTERVAL_SECONDS)
     return 0
 
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from socketpool.client.dial import dial_tcp
 from socketpool.client.exchange import MAX_ANSWER_BYTES, Exchanges, Reply, no_pool_server
-from socketpool.client.retries import Patience
+from socketpool.client.retries import RetryBudget
 from socketpool.config.values import DEFAULT_URL, check_host, check_url
 from socketpool.core.servicekinds import ServiceKind
 from socketpool.defaults import MAX_DURATION_SECONDS, WAIT_SECONDS
@@ -137,7 +137,7 @@ class PoolClient:
         body: dict[str, Any] = {"services": services, "wait": wait, "key": secrets.token_hex(16)}
         if ttl is not None:
             body["ttl"] = ttl
-        answer = self._request("POST", "/v1/leases", body, patience=Patience(wait))
+        answer = self._request("POST", "/v1/leases", body, budget=RetryBudget(wait))
         lease = self._shape(ClientLease, answer)
         if [leased.service for leased in lease.services] != services:
             raise no_pool_server(self.host, self.port)
@@ -150,18 +150,18 @@ class PoolClient:
 
     def release(self, lease_id: str) -> None:
         """End a lease."""
-        patience = Patience()
+        budget = RetryBudget()
         try:
-            self._request("DELETE", f"/v1/leases/{lease_id}", patience=patience)
+            self._request("DELETE", f"/v1/leases/{lease_id}", budget=budget)
         except NotAuthorised:
-            if not patience.cuts:  # else it may have been the reply that was lost
+            if not budget.cuts:  # else it may have been the reply that was lost
                 raise
 
     def leases(self) -> list[dict[str, Any]]:
         """All live leases."""
         return list(self._request("GET", "/v1/leases"))
 
-    def story(self, reference: str) -> dict[str, Any]:
+    def history(self, reference: str) -> dict[str, Any]:
         """What became of the request that led to a lease, or to a refusal with a reference."""
         return dict(self._request("GET", f"/v1/leases/{quote(reference, safe='')}/story"))
 
@@ -210,28 +210,26 @@ class PoolClient:
         path: str,
         body: dict[str, Any] | None = None,
         *,
-        patience: Patience | None = None,
+        budget: RetryBudget | None = None,
     ) -> Any:
         """The answer; a ``wait`` in the body becomes what is left of the caller's at each try.
 
         Repeating is safe: creation carries a key, everything else says the same thing twice.
         """
-        patience = patience or Patience()
+        budget = budget or RetryBudget()
         while True:
             if body is not None and "wait" in body:
-                body["wait"] = patience.wait
+                body["wait"] = budget.wait
             payload = None if body is None else json.dumps(body).encode()
             try:
-                reply = self._exchanges.send(
-                    method, path, payload, self._headers, wait=patience.wait
-                )
+                reply = self._exchanges.send(method, path, payload, self._headers, wait=budget.wait)
             except PoolUnreachable:
-                if not (self._known and patience.after_cut()):
+                if not (self._known and budget.after_cut()):
                     raise
                 continue
             self._known = True
             retry_after = reply.retry_after if reply.status in ASK_AGAIN else None
-            if retry_after is None or not patience.after_refusal(retry_after):
+            if retry_after is None or not budget.after_refusal(retry_after):
                 return self._answer(reply)
 
     def _answer(self, reply: Reply) -> Any:
@@ -255,7 +253,7 @@ class PoolClient:
         error.reference = str(details.get("reference", ""))
         if error.reference and isinstance(error, NoCapacity):
             command = f"socketpool explain {error.reference}"
-            error.hint = f"{error.hint} (its story: {command})".lstrip()
+            error.hint = f"{error.hint} (its history: {command})".lstrip()
         raise error
 
     def _shape(self, model: type[A], answer: Any) -> A:

@@ -18,10 +18,10 @@ from socketpool.protocol.frames import ConnectionCut
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from socketpool.client.serviceclients import Portion
+    from socketpool.client.serviceclients import ServiceClient
 
-BACKOFF = Backoff(first=0.05, most=5.0)
-PATIENCE = 60.0
+BACKOFF = Backoff(first=0.05, max_seconds=5.0)
+MAX_STALL_SECONDS = 60.0
 """Seconds without any progress after which the step is given up."""
 
 MAX_CRASHES = 3
@@ -32,7 +32,7 @@ MAX_CUTS = 10
 
 
 def run_step(
-    portion: Portion,
+    service_client: ServiceClient,
     *,
     check_lease: Callable[[], object],
     note: Callable[[str], None],
@@ -49,9 +49,9 @@ def run_step(
     last_progress = time.monotonic()
     while True:
         try:
-            with closing(portion):
-                portion.connect()
-                portion.transfer()
+            with closing(service_client):
+                service_client.connect()
+                service_client.transfer()
             return
         except ServiceCrashed as error:
             check_lease()
@@ -61,16 +61,19 @@ def run_step(
                 raise
             note(f"{error.message}; trying again")
         except (ConnectionCut, PoolUnreachable) as error:
-            if portion.overdue:
+            if service_client.overdue:
                 raise TimedOut("the service took longer than it allows itself") from None
-            if must_answer and not portion.sessions:
+            if must_answer and not service_client.sessions:
                 raise
             check_lease()
             now = time.monotonic()
-            if portion.confirmed > confirmed:
-                confirmed, failures, last_progress = portion.confirmed, 0, now
-                sessions = portion.sessions
-            if now - last_progress > PATIENCE or portion.sessions - sessions >= MAX_CUTS:
+            if service_client.confirmed > confirmed:
+                confirmed, failures, last_progress = service_client.confirmed, 0, now
+                sessions = service_client.sessions
+            if (
+                now - last_progress > MAX_STALL_SECONDS
+                or service_client.sessions - sessions >= MAX_CUTS
+            ):
                 raise
             note(f"{error.message}; trying again")
         failures += 1

@@ -27,7 +27,7 @@ _IGNORED_ON_PURPOSE = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 """By nohup, and by shells for what runs in the background: it means the program as well."""
 
 _BY_KERNEL = 0x80  # si_code of a signal that the terminal sent to the whole process group
-_BEAT = 0.25
+_INTERVAL_SECONDS = 0.25
 
 
 def run_child(
@@ -57,7 +57,7 @@ def run_child(
     pid = os.posix_spawnp(argv[0], list(argv), environment, setsigmask=(), setsigdef=defaults)
     deadline = float("inf")
     while True:
-        info = signal.sigtimedwait(heard | {signal.SIGCHLD}, _BEAT)
+        info = signal.sigtimedwait(heard | {signal.SIGCHLD}, _INTERVAL_SECONDS)
         if info is not None and info.si_signo in heard:
             if info.si_code != _BY_KERNEL:
                 _send(pid, info.si_signo)

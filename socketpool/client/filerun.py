@@ -18,7 +18,12 @@ from socketpool.archive.refusals import SignedArchive, SourceUnreadable
 from socketpool.archive.sources import ZipSource, check_mergeable, merge_into
 from socketpool.client.attempts import run_step
 from socketpool.client.reporter import Reporter, Step
-from socketpool.client.serviceclients import DownloadClient, Portion, UploadClient, VendorClient
+from socketpool.client.serviceclients import (
+    DownloadClient,
+    ServiceClient,
+    UploadClient,
+    VendorClient,
+)
 from socketpool.client.summary import SentLine, Summary
 from socketpool.config.values import Address
 from socketpool.core.servicekinds import ServiceKind
@@ -46,7 +51,7 @@ class ReceiptFailed(SocketpoolError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
+class RunOptions:
     """How the user wants it done: the options of the commands."""
 
     wait: float = WAIT_SECONDS
@@ -61,7 +66,7 @@ class Wishes:
     allow_empty: bool = False
 
 
-class Trip:
+class FileRun:
     """What is done with one file."""
 
     def __init__(
@@ -69,18 +74,18 @@ class Trip:
         job: Job,
         kinds: Mapping[str, ServiceKind | None],
         server: str,
-        wishes: Wishes,
+        options: RunOptions,
         reporter: Reporter,
         dial: Dial,
         scratch: Path,
     ) -> None:
         self._path, self._services = job
         self._kinds = kinds
-        self._wishes = wishes
+        self._options = options
         self._reporter = reporter
         self._dial = dial
         self._scratch = scratch
-        self._uploader = UploadClient(wishes.hook)
+        self._uploader = UploadClient(options.hook)
         self._report: MergeReport | None = None
         self.summary = Summary(str(self._path), server)
 
@@ -92,16 +97,16 @@ class Trip:
         clock = time.monotonic()
         if returns:
             self._check_signature(source)
-        policy = find_policy(self._path, self._wishes.policy)
+        policy = find_policy(self._path, self._options.policy)
         self._limits = policy.limits
         self._plan = self._uploader.prepare(source, policy)
         self.summary.policy = policy.source
-        if not self._wishes.allow_empty:
+        if not self._options.allow_empty:
             check_not_empty(self._plan, self._path.name)
         if returns:
-            check_mergeable(self._path, self._plan, output=self._wishes.output)
-            if self._wishes.backup:
-                check_backup_suffix(self._wishes.backup)
+            check_mergeable(self._path, self._plan, output=self._options.output)
+            if self._options.backup:
+                check_backup_suffix(self._options.backup)
         note_plan(self.summary, self._plan, source, self._uploader)
         self.summary.seconds = time.monotonic() - clock
 
@@ -112,25 +117,30 @@ class Trip:
         for name in self._services:
             service = lease.service(name)
             returned = self._scratch / "returned.zip"
-            portion: Portion
+            service_client: ServiceClient
             kind = self._kinds[name]
             match kind:
                 case ServiceKind.UPLOAD:
-                    portion = self._uploader
+                    service_client = self._uploader
                 case ServiceKind.VENDOR:
-                    portion = self._wishes.vendor_client()
+                    service_client = self._options.vendor_client()
                 case _:
-                    portion = DownloadClient(returned)
-            portion.assign(service, lease.token, self._dial, self._reporter.progress)
-            run_portion(
-                portion, service, self.summary, self._reporter, check_lease, must_answer=False
+                    service_client = DownloadClient(returned)
+            service_client.assign(service, lease.token, self._dial, self._reporter.progress)
+            run_service_client(
+                service_client,
+                service,
+                self.summary,
+                self._reporter,
+                check_lease,
+                must_answer=False,
             )
             if kind is not None and kind.facts.gives_archive:
                 self._report = merge_returned(
                     self._path,
                     returned,
                     self._uploader.imploded.manifest,
-                    self._wishes,
+                    self._options,
                     self.summary,
                     limits=self._limits,
                 )
@@ -140,14 +150,14 @@ class Trip:
     def _check_signature(self, source: ZipSource | DirectorySource) -> None:
         """Refuse now, rather than after the work was done."""
         signature = source.signature()
-        if signature and not self._wishes.allow_signed:
+        if signature and not self._options.allow_signed:
             raise SignedArchive(
                 f"the archive is signed ({signature}), and a change would break its signature",
                 hint="use --allow-signed to change it all the same; nothing was sent",
             )
 
     def _write_receipt(self, started: datetime) -> None:
-        if self._wishes.receipt is None:
+        if self._options.receipt is None:
             return
         receipt = build_receipt(
             source=self._path,
@@ -165,9 +175,9 @@ class Trip:
             SentLine(m["name"], m["bytes"], m["sha256"], m["name"] in changed)
             for m in receipt["sent"]
         ]
-        self.summary.receipt = str(self._wishes.receipt)
+        self.summary.receipt = str(self._options.receipt)
         try:
-            write_receipt(self._wishes.receipt, receipt)
+            write_receipt(self._options.receipt, receipt)
         except ArchiveError as error:
             raise ReceiptFailed(
                 f"the run is complete, but its receipt can't be written: {error.message}",
@@ -175,8 +185,8 @@ class Trip:
             ) from error
 
 
-def run_portion(
-    portion: Portion,
+def run_service_client(
+    service_client: ServiceClient,
     service: Leased,
     summary: Summary,
     reporter: Reporter,
@@ -187,11 +197,11 @@ def run_portion(
     """Run the client portion of a service, told to the reporter; see `run_step`."""
     address = str(Address(host=service.host, port=service.port))
     reporter.step(Step(summary.file, service.service, service.client, address))
-    run_step(portion, check_lease=check_lease, note=reporter.note, must_answer=must_answer)
+    run_step(service_client, check_lease=check_lease, note=reporter.note, must_answer=must_answer)
     reporter.step_done()
     summary.reports += [
         f"{service.service}: {line}"
-        for line in _lines(portion.lines) + _lines(portion.detail.get("report"))
+        for line in _lines(service_client.lines) + _lines(service_client.detail.get("report"))
     ]
 
 
@@ -217,7 +227,7 @@ def merge_returned(
     path: Path,
     returned: Path,
     manifest: Manifest,
-    wishes: Wishes,
+    options: RunOptions,
     summary: Summary,
     *,
     limits: Limits,
@@ -227,11 +237,11 @@ def merge_returned(
         path,
         returned,
         manifest,
-        output=wishes.output,
-        backup=wishes.backup,
+        output=options.output,
+        backup=options.backup,
         limits=limits,
-        allow_signed=wishes.allow_signed,
-        digests=wishes.receipt is not None,
+        allow_signed=options.allow_signed,
+        digests=options.receipt is not None,
     )
     summary.changed = len(report.changed)
     summary.result = str(report.path)

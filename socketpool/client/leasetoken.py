@@ -16,7 +16,7 @@ from socketpool.errors import ConfigError, NotAuthorised
 
 STDIN = "-"
 
-_MOST = 1 << 20
+_MAX_TOKEN_BYTES = 1 << 20
 
 
 class Shown(NamedTuple):
@@ -34,7 +34,7 @@ def find_lease_token(file: str | None) -> Shown:
     for anything else, NotAuthorised when there is none.
     """
     if file == STDIN:
-        return parse_token(sys.stdin.read(_MOST), "standard input")
+        return parse_token(sys.stdin.read(_MAX_TOKEN_BYTES), "standard input")
     if file:
         return parse_token(_read(Path(file)), file)
     if os.environ.get(variables.LEASE_TOKEN):
@@ -70,7 +70,7 @@ def parse_token(text: str, where: str) -> Shown:
 def _read(path: Path) -> str:
     try:
         with path.expanduser().open(encoding="utf-8") as file:
-            return file.read(_MOST)
+            return file.read(_MAX_TOKEN_BYTES)
     except (OSError, UnicodeDecodeError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a token"
         raise ConfigError(f"{path}: {reason}") from None

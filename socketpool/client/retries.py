@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 RESTART_SECONDS = 8.0
 """Longest restart of a pool server on a busy machine; supervisord notices an exit within 1 s."""
 
-BACKOFF = Backoff(first=0.05, most=0.5)
+BACKOFF = Backoff(first=0.05, max_seconds=0.5)
 
 _SPREAD = 0.25
 """Random part of each pause: clients that were refused together must not come back together."""
 
 
-class Patience:
+class RetryBudget:
     """That of one request, whose caller waits up to ``wait`` seconds for what it asks for."""
 
     def __init__(
@@ -58,8 +58,8 @@ class Patience:
         spread = 1 + _SPREAD * random.random()  # noqa: S311 - spreads clients, hides nothing
         return self._pause(retry_after * spread, self._wait)
 
-    def _pause(self, seconds: float, most: float) -> bool:
-        if self._clock() - self._began + seconds > most:
+    def _pause(self, seconds: float, max_seconds: float) -> bool:
+        if self._clock() - self._began + seconds > max_seconds:
             return False
         self._sleep(seconds)
         return True

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from socketpool.archive.sources import open_source
 from socketpool.client.dial import dial_tcp
-from socketpool.client.filerun import Trip, Wishes, check_receipt_place
+from socketpool.client.filerun import FileRun, RunOptions, check_receipt_place
 from socketpool.client.jobs import Job
 from socketpool.client.renewal import leased
 from socketpool.client.reporter import Reporter
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from socketpool.client.dial import Dial
     from socketpool.client.leaser import Leaser
 
-__all__ = ["RoundTrip", "Run", "Summary", "Wishes"]
+__all__ = ["RoundTrip", "Run", "RunOptions", "Summary"]
 
 
 class RoundTrip:
@@ -39,20 +39,22 @@ class RoundTrip:
         client: Leaser,
         path: Path,
         services: Sequence[str],
-        wishes: Wishes,
+        options: RunOptions,
         *,
         reporter: Reporter | None = None,
         dial: Dial = dial_tcp,
     ) -> None:
         self._client = client
         self._job = Job(path, tuple(services))
-        self._wishes = wishes
+        self._options = options
         self._reporter = reporter or Reporter()
         self._dial = dial
 
     def run(self) -> Summary:
         """Run it; raises any `SocketpoolError`, and then the original is untouched."""
-        run = Run(self._client, [self._job], self._wishes, reporter=self._reporter, dial=self._dial)
+        run = Run(
+            self._client, [self._job], self._options, reporter=self._reporter, dial=self._dial
+        )
         run.run(self._client.kinds())
         return run.done[0]
 
@@ -64,14 +66,14 @@ class Run:
         self,
         client: Leaser,
         jobs: Sequence[Job],
-        wishes: Wishes,
+        options: RunOptions,
         *,
         reporter: Reporter,
         dial: Dial = dial_tcp,
     ) -> None:
         self._client = client
         self._jobs = jobs
-        self._wishes = wishes
+        self._options = options
         self._reporter = reporter
         self._dial = dial
         self.done: list[Summary] = []
@@ -84,26 +86,30 @@ class Run:
         """
         for job in self._jobs:
             check_order(job.services, kinds)
-        check_receipt_place(self._wishes.receipt)
+        check_receipt_place(self._options.receipt)
         with ExitStack() as stack:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="socketpool-")))
-            trips = []
+            file_runs = []
             for job in self._jobs:
                 source = open_source(job.path)
                 stack.callback(source.close)
-                trip = self._trip(job, scratch, kinds)
-                trip.prepare(source, returns=ServiceKind.DOWNLOAD in map(kinds.get, job.services))
-                trips.append(trip)
+                file_run = self._file_run(job, scratch, kinds)
+                file_run.prepare(
+                    source, returns=ServiceKind.DOWNLOAD in map(kinds.get, job.services)
+                )
+                file_runs.append(file_run)
             services = list(dict.fromkeys(name for job in self._jobs for name in job.services))
-            with leased(self._client, services, wait=self._wishes.wait) as lease:
-                for trip in trips:
-                    trip.run(lease, lambda: self._check(lease.id))
-                    self.done.append(trip.summary)
-                    self._reporter.summary(trip.summary)
+            with leased(self._client, services, wait=self._options.wait) as lease:
+                for file_run in file_runs:
+                    file_run.run(lease, lambda: self._check(lease.id))
+                    self.done.append(file_run.summary)
+                    self._reporter.summary(file_run.summary)
 
-    def _trip(self, job: Job, scratch: Path, kinds: Mapping[str, ServiceKind | None]) -> Trip:
+    def _file_run(
+        self, job: Job, scratch: Path, kinds: Mapping[str, ServiceKind | None]
+    ) -> FileRun:
         server = str(Address(host=self._client.host, port=self._client.port))
-        return Trip(job, kinds, server, self._wishes, self._reporter, self._dial, scratch)
+        return FileRun(job, kinds, server, self._options, self._reporter, self._dial, scratch)
 
     def _check(self, lease_id: str) -> None:
         """Raise NotAuthorised when the lease has ended; a pool server that is away may be back."""

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from socketpool.client.dial import Connection, Dial
 
 GREETING_SECONDS = 15.0
-PATIENCE_SECONDS = 30.0
+SESSION_GRACE_SECONDS = 30.0
 """How long the client waits for the service after the session's time is up, in seconds."""
 
 MAX_RETURNED_BYTES = 64 << 30
@@ -48,7 +48,7 @@ MAX_LINES, LINE_CHARS = 50, 500
 """How many lines of a vendor are kept, and how many characters of each."""
 
 
-class Portion(TransferInterface):
+class ServiceClient(TransferInterface):
     """One session with one service of a lease; `assign` says with which."""
 
     kind = ""
@@ -86,7 +86,7 @@ class Portion(TransferInterface):
         self._stream = self._dial(self._leased.host, self._leased.port)
         self._stream.settimeout(GREETING_SECONDS)
         session_seconds = greet(self._stream, self._token, self.step_id, self.kind)
-        session_seconds += PATIENCE_SECONDS
+        session_seconds += SESSION_GRACE_SECONDS
         self._stream.settimeout(session_seconds)
         self._deadline = Deadline(self._stream, session_seconds)
         self.sessions += 1
@@ -127,7 +127,7 @@ class Portion(TransferInterface):
             self._progress(done, total, str(message.get("text", "")))
 
 
-class UploadClient(Portion, UploaderInterface):
+class UploadClient(ServiceClient, UploaderInterface):
     """Sends the imploded archive: only the members that may leave.
 
     Override `is_implodable`, or give a hook, to keep more at home than the policy does.
@@ -167,7 +167,7 @@ class UploadClient(Portion, UploaderInterface):
         self._progress(done, total, "")
 
 
-class VendorClient(Portion):
+class VendorClient(ServiceClient):
     """Has the vendor's code run, shows its progress, and answers it.
 
     The vendor speaks first: it sends lines and files, and asks for them.  Override `received_line`,
@@ -261,7 +261,7 @@ class VendorClient(Portion):
             self.lines.clear()
 
 
-class DownloadClient(Portion):
+class DownloadClient(ServiceClient):
     """Fetches the processed members as an archive at ``target``."""
 
     kind = ServiceKind.DOWNLOAD

@@ -21,9 +21,9 @@ from socketpool.archive.refusals import CommitFailed
 from socketpool.archive.sources import open_source
 from socketpool.client.api import Leased
 from socketpool.client.dial import dial_tcp
-from socketpool.client.filerun import Wishes, merge_returned, note_plan, run_portion
+from socketpool.client.filerun import RunOptions, merge_returned, note_plan, run_service_client
 from socketpool.client.reporter import Reporter
-from socketpool.client.serviceclients import DownloadClient, Portion, UploadClient
+from socketpool.client.serviceclients import DownloadClient, ServiceClient, UploadClient
 from socketpool.client.summary import Summary
 from socketpool.config.values import Address
 from socketpool.core.servicekinds import ServiceKind
@@ -56,14 +56,14 @@ class SingleStep:
         token: str,
         path: Path,
         *,
-        wishes: Wishes | None = None,
+        options: RunOptions | None = None,
         reporter: Reporter | None = None,
         dial: Dial = dial_tcp,
     ) -> None:
         self._place = (host, port)
         self._token = token
         self._path = path
-        self._wishes = wishes or Wishes()
+        self._options = options or RunOptions()
         self._reporter = reporter or Reporter()
         self._dial = dial
         self._summary = Summary(str(path), str(Address(host=host, port=port)))
@@ -72,12 +72,12 @@ class SingleStep:
     def upload(self) -> Summary:
         """Send what the policy lets out, and write the manifest."""
         manifest = manifest_of(self._path)
-        uploader = UploadClient(self._wishes.hook)
+        uploader = UploadClient(self._options.hook)
         with open_source(self._path) as source:
-            policy = find_policy(self._path, self._wishes.policy)
+            policy = find_policy(self._path, self._options.policy)
             plan = uploader.prepare(source, policy)
             self._summary.policy = policy.source
-            if not self._wishes.allow_empty:
+            if not self._options.allow_empty:
                 check_not_empty(plan, self._path.name)
             note_plan(self._summary, plan, source, uploader)
             # Noted first of all, so that nothing leaves whose return would have to be refused.
@@ -93,9 +93,9 @@ class SingleStep:
         beside the file: the next call for the same instance of the same lease tries that step
         again, and the vendor's work is not applied twice.
         """
-        portion = self._wishes.vendor_client()
-        with _attempted(portion, self._path, f"{self._place} {self._token}"):
-            self._run(portion, ServiceKind.VENDOR)
+        service_client = self._options.vendor_client()
+        with _attempted(service_client, self._path, f"{self._place} {self._token}"):
+            self._run(service_client, ServiceKind.VENDOR)
         return self._finish()
 
     def download(self) -> Summary:
@@ -110,19 +110,21 @@ class SingleStep:
         with tempfile.TemporaryDirectory(prefix="socketpool-") as scratch:
             returned = Path(scratch) / "returned.zip"
             self._run(DownloadClient(returned), ServiceKind.DOWNLOAD)
-            limits = find_policy(self._path, self._wishes.policy).limits
+            limits = find_policy(self._path, self._options.policy).limits
             merge_returned(
-                self._path, returned, manifest, self._wishes, self._summary, limits=limits
+                self._path, returned, manifest, self._options, self._summary, limits=limits
             )
-        if self._wishes.output is None:
+        if self._options.output is None:
             at.unlink(missing_ok=True)
         return self._finish()
 
-    def _run(self, portion: Portion, kind: ServiceKind) -> None:
+    def _run(self, service_client: ServiceClient, kind: ServiceKind) -> None:
         host, port = self._place
         service = Leased(service=kind, host=host, port=port, instance="", client=kind)
-        portion.assign(service, self._token, self._dial, self._reporter.progress)
-        run_portion(portion, service, self._summary, self._reporter, lambda: None, must_answer=True)
+        service_client.assign(service, self._token, self._dial, self._reporter.progress)
+        run_service_client(
+            service_client, service, self._summary, self._reporter, lambda: None, must_answer=True
+        )
 
     def _finish(self) -> Summary:
         self._summary.seconds = time.monotonic() - self._clock
@@ -136,7 +138,7 @@ def attempt_of(path: Path) -> Path:
 
 
 @contextmanager
-def _attempted(portion: Portion, path: Path, place: str) -> Iterator[None]:
+def _attempted(service_client: ServiceClient, path: Path, place: str) -> Iterator[None]:
     """Give the portion the identity of a noted step of the same place, and note it until it ends.
 
     Where nothing can be written beside the file, each call is a step of its own.
@@ -146,16 +148,16 @@ def _attempted(portion: Portion, path: Path, place: str) -> Iterator[None]:
     with suppress(OSError, ValueError):
         noted_place, step = note.read_text(encoding="ascii").split()
         if noted_place == place and STEP_ID.fullmatch(step):
-            portion.step_id = step
+            service_client.step_id = step
     with suppress(OSError):
-        note.write_text(f"{place} {portion.step_id}\n", encoding="ascii")
+        note.write_text(f"{place} {service_client.step_id}\n", encoding="ascii")
     try:
         yield
     except (ServiceFailed, ArchiveError, NotAuthorised):
         note.unlink(missing_ok=True)  # the step failed, and left nothing
         raise
     except BaseException:
-        if not portion.sessions:
+        if not service_client.sessions:
             note.unlink(missing_ok=True)
         raise
     note.unlink(missing_ok=True)

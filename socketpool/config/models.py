@@ -120,7 +120,7 @@ class Readiness(Strict):
         return self
 
 
-class Limits(Strict):
+class ServiceLimits(Strict):
     """Bounds on each process of a service (for SDK services: on each session)."""
 
     processes: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] | None = None
@@ -171,7 +171,7 @@ class ServiceOverride(Strict):
     max: Count | None = None
     readiness: Readiness | None = None
     environment: dict[_EnvName, _Text] | None = None
-    limits: Limits | None = None
+    limits: ServiceLimits | None = None
 
 
 class ServiceFile(Strict):
@@ -186,7 +186,7 @@ class ServiceFile(Strict):
     max: Count = 8
     readiness: Readiness = Readiness()
     environment: dict[_EnvName, _Text] = Field(default_factory=dict)
-    limits: Limits = Limits()
+    limits: ServiceLimits = ServiceLimits()
 
     @field_validator("command")
     @classmethod

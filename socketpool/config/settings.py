@@ -51,14 +51,14 @@ class Service(ServiceFile):
         return ServicePlan(
             name=self.name,
             warm=self.warm,
-            most=self.max,
+            max_instances=self.max,
             restart=self.sdk is None,
             start_limit=self.readiness.start,
             notifies=self.notifies,
         )
 
 
-class Source(Strict):
+class SettingsSource(Strict):
     """Where settings come from: a pool's file (or range), and an address that wins over it.
 
     A file's path is absolute, so that any process of the pool can read it again.
@@ -71,7 +71,7 @@ class Source(Strict):
 class Settings(Strict):
     """The complete configuration of a pool."""
 
-    source: Source | None = None
+    source: SettingsSource | None = None
     listen: Listen
     services_host: str
     ports: Ports
@@ -114,7 +114,7 @@ def load_settings(
             ) from None
     else:
         file = load(path, PoolFile)
-    given = Source(target=target if is_range else str(path.absolute()), listen=listen)
+    given = SettingsSource(target=target if is_range else str(path.absolute()), listen=listen)
     source = "the command line" if is_range else str(path)
     services = _apply_overrides(source, file, _read_catalogue(source, path.parent, file))
     listen = listen or file.pool.listen

@@ -10,12 +10,12 @@ JITTER = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Delays in seconds that double from ``first`` up to ``most``."""
+    """Delays in seconds that double from ``first`` up to ``max_seconds``."""
 
     first: float
-    most: float
+    max_seconds: float
 
     def delay(self, failures: int, chance: float) -> float:
         """The delay after so many failures in a row; ``chance`` is a random number in [0, 1)."""
-        doublings = min(failures - 1, 32)  # beyond any most, and no float overflows
-        return min(self.most, self.first * 2.0**doublings) * (1 - JITTER * chance)
+        doublings = min(failures - 1, 32)  # beyond any maximum, and no float overflows
+        return min(self.max_seconds, self.first * 2.0**doublings) * (1 - JITTER * chance)

@@ -180,7 +180,7 @@ class Pool:
         working = sum(instance.state in WORKING for instance in mine)
         free = len(self.ports) - len(self.instances)
         plan = self.services.get(service)
-        room = 0 if plan is None else plan.most - len(mine)
+        room = 0 if plan is None else plan.max_instances - len(mine)
         return working + max(0, min(room, free))
 
     def of(self, service: str) -> list[Instance]:
@@ -222,7 +222,7 @@ class Pool:
         gone = (*HELD, InstanceState.FAILED)
         coming = sum(count for state, count in states.items() if state not in gone)
         wanted = plan.warm + waiting + self.usage[service].ahead(now)
-        room = plan.most - sum(states.values())
+        room = plan.max_instances - sum(states.values())
         missing = max(0, min(wanted - coming, room))
         if failed and failed == sum(states.values()):
             return min(missing, max(0, plan.warm + 1 - failed))
@@ -235,7 +235,7 @@ class Pool:
 
         A port that another service has just given up rests.
         """
-        room = self.services[service].most - len(self.of(service))
+        room = self.services[service].max_instances - len(self.of(service))
         resting = {
             port
             for port, (owner, until) in self._resting.items()

@@ -20,15 +20,15 @@ STABLE_SECONDS = 10.0
 class ServicePlan:
     """What the allocation needs to know of a service.
 
-    ``warm`` instances are kept ready, ``most`` bounds how many may exist.  ``restart`` says that
-    an instance must be restarted between leases; services written with the SDK need not, since
-    each of their sessions is a process of its own.  ``notifies`` says that its instances tell
-    themselves when they are ready.
+    ``warm`` is how many instances are kept ready, ``max_instances`` how many may exist.
+    ``restart`` says that an instance must be restarted between leases; an instance of an SDK
+    service need not be, since each of its sessions is a process of its own.  ``notifies`` says that
+    the instances themselves report that they are ready.
     """
 
     name: str
     warm: int
-    most: int
+    max_instances: int
     restart: bool
     start_limit: float = START_SECONDS
     notifies: bool = False

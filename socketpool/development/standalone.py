@@ -86,7 +86,7 @@ def open_state(given: Path | None) -> Iterator[StateDir]:
         yield state
 
 
-class Instance:
+class StandaloneInstance:
     """A service on a port and a file of the user, in a state directory of its own."""
 
     def __init__(self, service: Service, listen: Address, state: StateDir, tie: Tie) -> None:

@@ -30,7 +30,7 @@ LOW_INODES, VERY_LOW_INODES = 20_000, 1_000
 
 EARLIEST = 1_735_689_600.0  # 2025, before this program was written
 LATEST = 4_102_444_800.0  # 2100
-MOST_DRIFT = 0.25
+MAX_DRIFT = 0.25
 MOST_IN_FUTURE = 60.0
 
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -125,14 +125,14 @@ def check_busy_ports(facts: Facts) -> Iterator[Finding]:
         rest = _some([x.port for x in others[_SHOWN:]])
         yield Finding("ports", Level.WARNING, f"held by others too: {rest}", "as above")
     free = len(settings.ports) - sum(x.port in settings.ports for x in others)
-    most = sum(service.max for service in settings.services.values())
+    max_instances = sum(service.max for service in settings.services.values())
     warm = sum(service.warm for service in settings.services.values())
-    if free < most:
+    if free < max_instances:
         yield Finding(
             "ports",
             Level.PROBLEM if free < warm else Level.WARNING,
             f"{settings.ports} has {free} ports to give, but {warm} instances are to be kept warm "
-            f"and up to {most} may be wanted",
+            f"and up to {max_instances} may be wanted",
             "widen pool.ports, or lower warm and max",
         )
     elif not others:
@@ -152,8 +152,8 @@ def check_strays(facts: Facts) -> Iterator[Finding]:
 
 def check_descriptors(facts: Facts) -> Iterator[Finding]:
     """Files and connections may be opened in sufficient number."""
-    most = sum(s.max for s in facts.settings.services.values()) if facts.settings else 0
-    needed = DESCRIPTORS_BESIDES + DESCRIPTORS_PER_INSTANCE * most
+    max_instances = sum(s.max for s in facts.settings.services.values()) if facts.settings else 0
+    needed = DESCRIPTORS_BESIDES + DESCRIPTORS_PER_INSTANCE * max_instances
     hint = "raise it: ulimit -Hn in a shell, LimitNOFILE= in a systemd unit"
     for found in facts.descriptors:
         if found.used is not None and found.used > NEARLY_ALL * found.hard:
@@ -164,7 +164,10 @@ def check_descriptors(facts: Facts) -> Iterator[Finding]:
                 "raise the limit, or find out who keeps so many connections open",
             )
         elif found.hard < needed:
-            what = f"{found.process} may open {found.hard}; {most} instances need about {needed}"
+            what = (
+                f"{found.process} may open {found.hard}; "
+                f"{max_instances} instances need about {needed}"
+            )
             yield Finding("descriptors", Level.PROBLEM, what, hint)
         elif found.hard < COMFORTABLE_DESCRIPTORS:
             what = f"{found.process} may open {found.hard}, which bounds the clients' connections"
@@ -217,7 +220,7 @@ def check_clock(facts: Facts) -> Iterator[Finding]:
             f"the state directory has files that are {ahead:.0f} s from the future",
             "was the clock set back? see that it is right now",
         )
-    if abs(clock.drift) > MOST_DRIFT:
+    if abs(clock.drift) > MAX_DRIFT:
         bad = True
         yield Finding(
             "clock",

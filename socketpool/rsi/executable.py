@@ -39,7 +39,7 @@ LOGGED_LINES = 5000
 
 SHOWN_NAMES = 5
 
-ENDED_BEAT = 0.1
+EXIT_CHECK_INTERVAL_SECONDS = 0.1
 """Seconds of silence after which to look whether the program has ended."""
 
 log = logging.getLogger("socketpool.executable")
@@ -122,7 +122,7 @@ class ExecutableVendor(ServiceServer):
         with selectors.DefaultSelector() as selector, process.stdout as output:
             selector.register(output, selectors.EVENT_READ)
             while True:
-                if selector.select(ENDED_BEAT):
+                if selector.select(EXIT_CHECK_INTERVAL_SECONDS):
                     chunk = os.read(output.fileno(), 65536)
                     if not chunk:
                         break

@@ -74,7 +74,7 @@ class ServiceServer(SemaphoreInterface, ABC):
         self.stream = stream
         self.workspace = workspace
         self.limits = limits
-        self._semaphore = WorkspaceLock(workspace, patience=limits.session_time)
+        self._semaphore = WorkspaceLock(workspace, wait_seconds=limits.session_time)
         self._locks = 0
         self._talking = threading.RLock()
         """Held for each exchange with the client, so that threads of the service may talk too."""

@@ -1,1 +1,1 @@
-"""The pool server: the HTTP API, and the keeper that joins core, supervisord and store."""
+"""The pool server: the HTTP API, and the pool manager that joins core, supervisord and store."""

@@ -20,9 +20,9 @@ from socketpool.errors import ConfigError, SocketpoolError
 from socketpool.logs import log_in_batches
 from socketpool.server.api.app import make_app
 from socketpool.server.http.connections import Connections
-from socketpool.server.http.fastpath import LeaseLane
+from socketpool.server.http.fastpath import LeaseFastPath
 from socketpool.server.http.protocol import BoundedHttp
-from socketpool.server.poolmanager import Keeper
+from socketpool.server.poolmanager import PoolManager
 from socketpool.store.sqlite import SqliteLeaseStore
 from socketpool.supervision.launch import end_with_supervisord
 from socketpool.supervision.rpc import Supervisor
@@ -50,7 +50,7 @@ def main(root: str) -> int:
 
 
 async def _serve(settings: Settings, state: StateDir, listener: socket.socket) -> int:
-    keeper = Keeper(
+    manager = PoolManager(
         settings,
         state,
         Supervisor(state.supervisor_socket),
@@ -60,13 +60,13 @@ async def _serve(settings: Settings, state: StateDir, listener: socket.socket) -
     )
     protocol = partial(
         BoundedHttp,
-        lane=LeaseLane(keeper),
+        fast_path=LeaseFastPath(manager),
         open_connections=Connections(),
-        client_of=keeper.client_of,
+        client_of=manager.client_of,
     )
     server = uvicorn.Server(
         uvicorn.Config(
-            make_app(keeper),
+            make_app(manager),
             loop="none",
             http=protocol,  # type: ignore[arg-type]
             ws="none",
@@ -79,7 +79,7 @@ async def _serve(settings: Settings, state: StateDir, listener: socket.socket) -
             timeout_graceful_shutdown=3,
         )
     )
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, keeper.reload_soon)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, manager.reload_soon)
     gc.freeze()  # what is here stays; looking at it again and again would hold up requests
     await server.serve([listener])
     return 0 if server.started else 1

@@ -19,10 +19,10 @@ from socketpool.credentials.fence import Fence
 from socketpool.errors import NoCapacity, SocketpoolError
 from socketpool.server.instances.manager import InstanceManager
 from socketpool.server.instances.reconcile import Reconciler
-from socketpool.server.leases.journal import Journal
-from socketpool.server.leases.leasemanager import LeaseKeeper
+from socketpool.server.leases.groupcommit import GroupCommit
+from socketpool.server.leases.leasemanager import LeaseManager
 from socketpool.server.leases.recovery import empty_trash, live_leases, sweep, workspaces_on_disk
-from socketpool.server.reload import Reloaded, read_again
+from socketpool.server.reload import ReloadedSettings, read_again
 from socketpool.store.contract import Forget
 
 if TYPE_CHECKING:
@@ -35,18 +35,19 @@ if TYPE_CHECKING:
     from socketpool.store.contract import LeaseStore
     from socketpool.supervision.rpc import Supervisor
 
-SIZE_BEAT = 1.0
-"""Seconds between looks at whether services have as many instances as they need."""
+SIZING_INTERVAL_SECONDS = 1.0
+"""Longest pause between two sizing passes (does each service have the instances it needs?)."""
 
-BREATH = 0.02
-"""Seconds between such looks when there is a reason for each; leases come by the thousand."""
-EXPIRY_BEAT = 0.25
-"""Seconds between looks for leases that have run out."""
+MIN_SIZING_INTERVAL_SECONDS = 0.02
+"""Shortest pause between two sizing passes, however many leases ask for one."""
+
+EXPIRY_INTERVAL_SECONDS = 0.25
+"""Pause between two searches for expired leases."""
 
 log = logging.getLogger("socketpool.server")
 
 
-class Keeper:
+class PoolManager:
     """Joins the core's tables with supervisord, the store and the clients."""
 
     def __init__(
@@ -73,15 +74,15 @@ class Keeper:
         self._store = store
         self._short = asyncio.Event()
         self._warmed_up = asyncio.Event()
-        self._journal = Journal(store, asyncio.get_running_loop())
+        self._group_commit = GroupCommit(store, asyncio.get_running_loop())
         self._fence = Fence.create(state.fence)
         self._operator_hash = token_hash(token)
         self._clients: dict[str, Client] = {}
         self._know_clients(settings)
-        self.leases = LeaseKeeper(
+        self.leases = LeaseManager(
             self.pool,
             state,
-            self._journal,
+            self._group_commit,
             self._fence,
             tokens,
             settings.lease,
@@ -127,7 +128,7 @@ class Keeper:
                 with suppress(asyncio.CancelledError):
                     await task
             self.instances.close()
-            await self._journal.close()
+            await self._group_commit.close()
             self._fence.close()
 
     def client_of(self, token: str) -> str | None:
@@ -158,7 +159,7 @@ class Keeper:
         self.leases.restore(live, time.monotonic())
         log.info("recovered", extra={"instances": len(self.pool.instances), "leases": len(live)})
 
-    async def reload(self) -> Reloaded:
+    async def reload(self) -> ReloadedSettings:
         """Apply the pool's file as it is now; raises ConfigError, and then nothing has changed."""
         async with self._reloading:
             new = await asyncio.to_thread(read_again, self.settings, self._state)
@@ -177,7 +178,7 @@ class Keeper:
         except SocketpoolError as error:
             log.error("reload refused", extra={"error": error.message, "hint": error.hint})
 
-    def _apply(self, new: Reloaded) -> None:
+    def _apply(self, new: ReloadedSettings) -> None:
         """Nothing in here can fail, so that a reload is whole."""
         settings = self.settings = new.settings
         self.pool.max_age = settings.lease.max
@@ -234,7 +235,7 @@ class Keeper:
                 await asyncio.to_thread(empty_trash, self._state)
             except OSError as error:  # no descriptors or no disk, for a moment
                 log.warning("reclaiming failed", extra={"error": str(error)})
-            await asyncio.sleep(EXPIRY_BEAT)
+            await asyncio.sleep(EXPIRY_INTERVAL_SECONDS)
 
     async def _keep_size(self) -> None:
         """Grow at once for those who wait; ahead of demand, and shrink, on a slow beat."""
@@ -247,14 +248,14 @@ class Keeper:
                 self.leases.serve_waiting()  # what starts now may cover those who wait
                 self._warmed_up.set()
                 if time.monotonic() >= self._shrink_at:
-                    self._shrink_at = time.monotonic() + SIZE_BEAT
+                    self._shrink_at = time.monotonic() + SIZING_INTERVAL_SECONDS
                     await blocks.shrink()
             except (SocketpoolError, OSError) as error:
                 log.warning("growing failed", extra={"error": str(error)})
-                await asyncio.sleep(SIZE_BEAT)
-            await asyncio.sleep(BREATH)
+                await asyncio.sleep(SIZING_INTERVAL_SECONDS)
+            await asyncio.sleep(MIN_SIZING_INTERVAL_SECONDS)
             with suppress(TimeoutError):
-                async with asyncio.timeout(SIZE_BEAT):
+                async with asyncio.timeout(SIZING_INTERVAL_SECONDS):
                     await self._short.wait()
 
     async def _become_ready(self) -> None:
@@ -270,9 +271,9 @@ def _backoff(settings: Settings) -> Backoff:
 
 
 def _die_if_failed(task: asyncio.Task[None]) -> None:
-    """A keeper that ended by itself is a bug; without it the pool only seems to work."""
+    """Exit if a task of the pool manager failed: without it the pool would only seem to work."""
     if not task.cancelled() and task.exception() is not None:
-        log.critical("keeper failed", exc_info=task.exception())
+        log.critical("pool manager failed", exc_info=task.exception())
         asyncio.get_running_loop().call_soon(_terminate)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from socketpool.config.statedir import StateDir
 
 
-class Reloaded(NamedTuple):
+class ReloadedSettings(NamedTuple):
     """New settings, and the services that are not as they were."""
 
     settings: Settings
@@ -23,7 +23,7 @@ class Reloaded(NamedTuple):
     removed: tuple[str, ...]
 
 
-def read_again(old: Settings, state: StateDir) -> Reloaded:
+def read_again(old: Settings, state: StateDir) -> ReloadedSettings:
     """Read the pool's file and its catalogue again, and write what processes are told.
 
     Raises ConfigError, and then nothing has changed: neither file nor process.
@@ -39,7 +39,7 @@ def read_again(old: Settings, state: StateDir) -> Reloaded:
         if name in old.services and text != _spec_on_disk(state, name)
     ]
     write_settings(state, new, specs)
-    return Reloaded(
+    return ReloadedSettings(
         new,
         added=tuple(sorted(new.services.keys() - old.services.keys())),
         changed=tuple(sorted(changed)),

@@ -42,5 +42,5 @@ class PoolSupply:
         """How many more leases the client may have; None for no bound."""
         if client == OPERATOR:
             return None
-        most = self._clients[client].leases
-        return None if most is None else most - self._pool.count_of(client)
+        max_leases = self._clients[client].leases
+        return None if max_leases is None else max_leases - self._pool.count_of(client)

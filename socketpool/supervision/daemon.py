@@ -43,7 +43,7 @@ class PoolFailed(SocketpoolError):
     code = "pool-failed"
 
 
-class Pool:
+class PoolDaemon:
     """supervisord with the pool server and all instances under it."""
 
     def __init__(self, settings: Settings, state: StateDir) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HASHED_BYTES = 1 << 20
 """Larger files of a service's folder are known by their size and time."""
 
-MOST_FILES = 2000
+MAX_FILES = 2000
 
 
 def spec_texts(settings: Settings, state: StateDir) -> dict[str, str]:
@@ -95,7 +95,7 @@ def fingerprint(folder: Path) -> str:
     By it a reload finds out that a service's code was changed.
     """
     digest = hashlib.sha256()
-    for path in islice(_walk(folder), MOST_FILES):
+    for path in islice(_walk(folder), MAX_FILES):
         digest.update(str(path.relative_to(folder)).encode("utf-8", "surrogateescape") + b"\0")
         try:
             status = path.stat()

@@ -229,8 +229,8 @@ def limit_resources(limits: LimitSpec) -> None:
         value: float | None = getattr(limits, name)
         if value is not None:
             _, hard = resource.getrlimit(number)
-            most = int(value) if hard == resource.RLIM_INFINITY else min(int(value), hard)
-            resource.setrlimit(number, (most, most))
+            bound = int(value) if hard == resource.RLIM_INFINITY else min(int(value), hard)
+            resource.setrlimit(number, (bound, bound))
 
 
 def fill(text: str, values: dict[str, str]) -> str:

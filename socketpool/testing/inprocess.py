@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from socketpool.client.api import ClientLease, Leased
-from socketpool.client.roundtrip import RoundTrip, Summary, Wishes
+from socketpool.client.roundtrip import RoundTrip, RunOptions, Summary
 from socketpool.credentials.fence import Fence
 from socketpool.credentials.tokens import LeaseClaim, LeaseTokens, read_secret
 from socketpool.errors import NoCapacity, NotAuthorised, ServiceFailed, TimedOut, UsageError
@@ -106,13 +106,13 @@ class InProcessPool:
                 self.release(lease.id)
 
     def round_trip(
-        self, path: Path | str, services: Sequence[str], wishes: Wishes | None = None
+        self, path: Path | str, services: Sequence[str], options: RunOptions | None = None
     ) -> Summary:
         """Do what ``socketpool_client`` does with an archive or a directory; see `RoundTrip.run`.
 
         Raises any `SocketpoolError`, and then what is at ``path`` is untouched.
         """
-        return RoundTrip(self, Path(path), services, wishes or Wishes()).run()
+        return RoundTrip(self, Path(path), services, options or RunOptions()).run()
 
     def log(self, service: str) -> str:
         """What the service's processes have logged and printed so far."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from socketpool.archive.writer import Entry, write_archive
 from socketpool.client.api import Leased
-from socketpool.client.serviceclients import DownloadClient, Portion, VendorClient
+from socketpool.client.serviceclients import DownloadClient, ServiceClient, VendorClient
 from socketpool.config.settings import read_service
 from socketpool.core.servicekinds import ServiceKind
 from socketpool.credentials.fence import Fence, Tenure
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 PORT = 1
 """Nothing listens there: it only names the service in the lease."""
 
-PATIENCE_SECONDS = 600.0
+READ_TIMEOUT_SECONDS = 600.0
 
 
 class Progress(NamedTuple):
@@ -99,14 +99,16 @@ def process(
         subject = _subject(vendor, state)
         limits = subject.limits
         run.converse(_class_of(shipped("upload")), _Send(_write_zip(state, members)), limits)
-        portion = client or VendorClient()
+        service_client = client or VendorClient()
         with _environment(subject.environment):
-            progress = run.converse(subject.factory, portion, limits)
+            progress = run.converse(subject.factory, service_client, limits)
         target = state.scratch / "returned.zip"
         run.converse(_class_of(shipped("download")), DownloadClient(target), limits)
         with zipfile.ZipFile(target) as returned:
             changed = {info.filename: returned.read(info) for info in returned.infolist()}
-    return Processed(changed, [*portion.lines, *portion.detail.get("report", [])], progress)
+    return Processed(
+        changed, [*service_client.lines, *service_client.detail.get("report", [])], progress
+    )
 
 
 class _Subject(NamedTuple):
@@ -147,7 +149,7 @@ def _class_of(service: Service) -> type[ServiceServer]:
         raise ConfigError(str(error)) from error
 
 
-class _Send(Portion):
+class _Send(ServiceClient):
     """Uploads an archive as it is: what a policy would keep at home is not in question here."""
 
     def __init__(self, archive: Path) -> None:
@@ -171,12 +173,12 @@ class _Run:
         fence.admit([PORT], self._claim.generation)
 
     def converse(
-        self, service: ServiceFactory, portion: Portion, limits: SessionLimits
+        self, service: ServiceFactory, service_client: ServiceClient, limits: SessionLimits
     ) -> list[Progress]:
         """One session, both sides; raises what the client's side raised."""
         ours, theirs = socket.socketpair()
         progress: list[Progress] = []
-        portion.assign(
+        service_client.assign(
             Leased(service="vendor", host=HOST, port=PORT, instance="vendor:1"),
             self._tokens.sign(self._claim),
             lambda _host, _port: theirs,
@@ -186,9 +188,9 @@ class _Run:
 
         def act_as_client() -> None:
             try:
-                with closing(portion):
-                    portion.connect()
-                    portion.transfer()
+                with closing(service_client):
+                    service_client.connect()
+                    service_client.transfer()
             except Exception as error:  # noqa: BLE001 - raised in the caller's thread
                 failures.append(error)
 
@@ -208,7 +210,7 @@ class _Run:
     ) -> BaseException | None:
         """The service's side, without the limits of its own process; returns what failed."""
         try:
-            connection.settimeout(PATIENCE_SECONDS)
+            connection.settimeout(READ_TIMEOUT_SECONDS)
             greeting = read_greeting(connection)
             claim = self._tokens.verify(greeting.token)
             workspace = workspaces_of.enter(

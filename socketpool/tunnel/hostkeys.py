@@ -60,7 +60,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class HostKeyEntry:
     """A line of a known_hosts file."""
 
     marker: str
@@ -115,7 +115,7 @@ class KnownHosts:
         """
         self.unreadable: list[str] = []
         """Why a file that exists can't be read."""
-        self._entries: list[Entry] = []
+        self._entries: list[HostKeyEntry] = []
         for path in paths:
             try:
                 self._entries += _parse(_read(path), str(path))
@@ -132,21 +132,21 @@ class KnownHosts:
         """The types of the keys that are known for a host, to be asked of it first."""
         return [entry.key.type for entry in self._about(name) if not entry.marker]
 
-    def authority(self, name: str, certificate: Certificate) -> Entry | None:
+    def authority(self, name: str, certificate: Certificate) -> HostKeyEntry | None:
         """Where the authority of a host's certificate is trusted for that host."""
         for entry in self._about(name):
             if entry.marker == AUTHORITY and entry.key.blob == certificate.authority:
                 return entry
         return None
 
-    def revoked(self, name: str, *blobs: bytes) -> Entry | None:
+    def revoked(self, name: str, *blobs: bytes) -> HostKeyEntry | None:
         """Where one of the keys is marked as revoked for a host."""
         for entry in self._about(name):
             if entry.marker == REVOKED and entry.key.blob in blobs:
                 return entry
         return None
 
-    def judge(self, name: str, key: HostKey) -> tuple[Verdict, Entry | None]:
+    def judge(self, name: str, key: HostKey) -> tuple[Verdict, HostKeyEntry | None]:
         """What is said of this key, which is no certificate, for this host, and where."""
         if (entry := self.revoked(name, key.blob)) is not None:
             return Verdict.REVOKED, entry
@@ -160,7 +160,7 @@ class KnownHosts:
         """Whether certificates are trusted for a host."""
         return any(entry.marker == AUTHORITY for entry in self._about(name))
 
-    def _about(self, name: str) -> list[Entry]:
+    def _about(self, name: str) -> list[HostKeyEntry]:
         return [entry for entry in self._entries if entry.covers(name)]
 
 
@@ -191,12 +191,12 @@ def _read(path: Path) -> str:
     return data.decode("utf-8", "replace")
 
 
-def _parse(text: str, source: str) -> Iterable[Entry]:
+def _parse(text: str, source: str) -> Iterable[HostKeyEntry]:
     found = [_entry(line, source, number) for number, line in enumerate(text.split("\n"), 1)]
     return [entry for entry in found if entry is not None]
 
 
-def _entry(line: str, source: str, number: int) -> Entry | None:
+def _entry(line: str, source: str, number: int) -> HostKeyEntry | None:
     """The line's entry; None for comments, and for what OpenSSH also passes over."""
     fields = line.split()
     marker = fields.pop(0) if fields and fields[0].startswith("@") else ""
@@ -206,4 +206,4 @@ def _entry(line: str, source: str, number: int) -> Entry | None:
         blob = base64.b64decode(fields[2], validate=True)
     except (ValueError, binascii.Error):
         return None
-    return Entry(marker, fields[0], HostKey(fields[1], blob), source, number)
+    return HostKeyEntry(marker, fields[0], HostKey(fields[1], blob), source, number)

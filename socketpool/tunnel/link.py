@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from paramiko.ssh_exception import ChannelException, IncompatiblePeer, SSHException
 
 from socketpool.errors import PoolUnreachable
-from socketpool.tunnel.auth import Identities
 from socketpool.tunnel.channel import TunnelStream
 from socketpool.tunnel.failures import ForwardProhibited, HostUnreachable, TargetRefused, TunnelDown
+from socketpool.tunnel.identities import Identities
 from socketpool.tunnel.recognition import Recognition
 from socketpool.tunnel.threads import start, without_signals
 from socketpool.tunnel.transport import SshTransport
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     import paramiko
 
-    from socketpool.tunnel.auth import Ask
-    from socketpool.tunnel.settings import HostSettings
+    from socketpool.tunnel.hostsettings import HostSettings
+    from socketpool.tunnel.identities import AskUser
 
 OPEN_SECONDS = 20.0
 _PROHIBITED, _CONNECT_FAILED = 1, 2  # RFC 4254, section 5.1
@@ -38,7 +38,7 @@ class Connector:
         self,
         hosts: Sequence[HostSettings],
         *,
-        ask: Ask,
+        ask: AskUser,
         note: Callable[[str], None],
         accept_new: bool = False,
     ) -> None:

@@ -23,7 +23,7 @@ from socketpool.tunnel.sshdata import key_type
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from socketpool.tunnel.settings import HostSettings
+    from socketpool.tunnel.hostsettings import HostSettings
 
 COMMAND_SECONDS = 30.0
 COMMAND_BYTES = 16 << 20

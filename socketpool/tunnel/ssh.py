@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from socketpool.config.destination import Destination
-    from socketpool.tunnel.auth import Ask
+    from socketpool.tunnel.identities import AskUser
     from socketpool.tunnel.states import TunnelState
 
 
@@ -22,7 +22,7 @@ def open_tunnel(
     *,
     config: Path | None,
     accept_new: bool,
-    ask: Ask,
+    ask: AskUser,
     note: Callable[[str], None],
     on_change: Callable[[TunnelState, str], None],
     give_up: float = GIVE_UP_SECONDS,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from socketpool.config.destination import Destination
 from socketpool.errors import ConfigError
-from socketpool.tunnel.settings import HostSettings, home, settings_of
+from socketpool.tunnel.hostsettings import HostSettings, home, settings_of
 
 if TYPE_CHECKING:
     from socketpool.tunnel.options import Options

@@ -23,8 +23,8 @@ from socketpool.tunnel.wire import WINDOW
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from socketpool.tunnel.hostsettings import HostSettings
     from socketpool.tunnel.recognition import Recognition
-    from socketpool.tunnel.settings import HostSettings
     from socketpool.tunnel.wire import Wire
 
 CIPHERS = (

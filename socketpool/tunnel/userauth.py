@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 from paramiko.message import Message
 from paramiko.ssh_exception import SSHException
 
-from socketpool.tunnel.auth import CannotSign
 from socketpool.tunnel.certificates import CERTIFIED
 from socketpool.tunnel.failures import HostUnreachable, LoginRefused
+from socketpool.tunnel.identities import CannotSign
 from socketpool.tunnel.sshdata import Reader, boolean, key_type, string
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from socketpool.tunnel.auth import Ask, Identities, Identity
-    from socketpool.tunnel.settings import HostSettings
+    from socketpool.tunnel.hostsettings import HostSettings
+    from socketpool.tunnel.identities import AskUser, Identities, Identity
     from socketpool.tunnel.transport import SshTransport
 
 SERVICE_REQUEST, SERVICE_ACCEPT = 5, 6
@@ -84,7 +84,7 @@ class UserAuth:
 
     # the protocol
 
-    def log_in(self, identities: Identities, ask: Ask) -> None:
+    def log_in(self, identities: Identities, ask: AskUser) -> None:
         """Authenticate; raises LoginRefused, which tells what was tried, or HostUnreachable."""
         tried: list[str] = []
         try:
@@ -103,7 +103,7 @@ class UserAuth:
                 f"{self._host.name} does not follow the SSH protocol: {error}"
             ) from None
 
-    def _log_in(self, identities: Identities, ask: Ask, tried: list[str]) -> None:
+    def _log_in(self, identities: Identities, ask: AskUser, tried: list[str]) -> None:
         self._send(bytes([SERVICE_REQUEST]) + string("ssh-userauth"))
         self._await(SERVICE_ACCEPT)
         methods, _ = self._request("none")
@@ -185,7 +185,7 @@ class UserAuth:
         allowed = self._host.public_key_algorithms
         return next((each for each in candidates if allowed is None or each in allowed), None)
 
-    def _answer_questions(self, ask: Ask, tried: list[str]) -> tuple[list[str] | None, bool]:
+    def _answer_questions(self, ask: AskUser, tried: list[str]) -> tuple[list[str] | None, bool]:
         """keyboard-interactive: what the host asks is asked of the user."""
         for attempt in range(self._host.prompts):
             if attempt == 0:
@@ -216,7 +216,7 @@ class UserAuth:
                 return methods, partial
         return methods, False
 
-    def _ask_all(self, request: Reader, ask: Ask) -> list[str] | None:
+    def _ask_all(self, request: Reader, ask: AskUser) -> list[str] | None:
         name, instruction = request.text(), request.text()
         request.string()  # a language
         count = request.uint32()

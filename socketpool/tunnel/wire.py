@@ -19,7 +19,7 @@ from socketpool.tunnel.terminal import lend_terminal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from socketpool.tunnel.settings import HostSettings
+    from socketpool.tunnel.hostsettings import HostSettings
 
 READ_AHEAD = 1 << 20
 BULK = 32 << 10

@@ -1,4 +1,4 @@
-"""Clients by name: their tokens, what each may lease and how much, and their stories."""
+"""Clients by name: their tokens, their quotas, and the histories of their requests."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ def test_a_token_made_by_the_command_opens_the_pool(new_pool: PoolMaker, tmp_pat
     place = ("--pool", f"{pool.host}:{pool.port}", "--token-file", tmp_path / "token")
     leased = run_tool("socketpool", "lease", "probe", "--json", *place)
     assert leased.returncode == 0, leased.stderr
-    story = run_tool("socketpool", "explain", json.loads(leased.stdout)["lease"], *place)
-    assert "by builder" in story.stdout
-    assert "lives" in story.stdout
+    history = run_tool("socketpool", "explain", json.loads(leased.stdout)["lease"], *place)
+    assert "by builder" in history.stdout
+    assert "lives" in history.stdout
     again = run_tool("socketpool", "token", "new", "builder", "-o", tmp_path / "token")
     assert again.returncode == 2
     assert (tmp_path / "token").read_text().strip() == token

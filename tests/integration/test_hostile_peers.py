@@ -17,7 +17,7 @@ from socketpool.errors import NotAuthorised
 from socketpool.protocol.blocks import send_line_block
 from socketpool.protocol.frames import VERSION, Kind
 from socketpool.protocol.session import await_event
-from socketpool.rsi.runner.parent import MOST_GREETING
+from socketpool.rsi.runner.parent import MAX_GREETING
 from socketpool.rsi.runner.sessionprocess import HANDSHAKE_SECONDS
 from tests.support.aside import Aside
 from tests.support.instances import Instance, running_instance
@@ -86,7 +86,7 @@ def test_ten_thousand_wrong_tokens_cost_the_instance_nothing_that_stays(
         over.set()
     watcher.result()
     assert_works(instance, claim)
-    assert 0 < most <= SESSIONS + MOST_GREETING
+    assert 0 < most <= SESSIONS + MAX_GREETING
     eventually(lambda: not parent.children(), "the end of the last session")
     assert parent.num_fds() == descriptors
     assert parent.memory_full_info().uss < memory + MIB

@@ -16,7 +16,7 @@ import pytest
 
 from socketpool.protocol.blocks import send_line_block
 from socketpool.protocol.session import await_event
-from socketpool.server.leases.queue import MOST_WAITING
+from socketpool.server.leases.queue import MAX_WAITING
 from tests.support.invariants import assert_all_free, assert_consistent
 from tests.support.pools import PROBE, WEB, PoolMaker, ask_probe, kill, place, session
 from tests.support.waiting import eventually
@@ -31,7 +31,7 @@ SLOTS = 10
 SPARE = 8
 """Descriptors that a server gets for connections: fewer than it would refuse to take."""
 
-CLIENTS = MOST_WAITING + 100
+CLIENTS = MAX_WAITING + 100
 
 SOLE = """
 import os
@@ -88,7 +88,7 @@ class Crowd:
         self.pool = pool
         self.holders: dict[int, str] = {}
         self.refusals: list[Reply] = []
-        self.stories: list[dict[str, Any]] = []
+        self.histories: list[dict[str, Any]] = []
         self.thinned = asyncio.Event()
         """The queue has room again."""
 
@@ -112,10 +112,10 @@ class Crowd:
         assert port not in self.holders
         self.holders[port] = lease["lease"]
         await asyncio.to_thread(use, lease)
-        self.stories.append((await request(self.pool, "GET", f"{path}/story")).body)
+        self.histories.append((await request(self.pool, "GET", f"{path}/story")).body)
         assert self.holders.pop(port) == lease["lease"]
         assert (await request(self.pool, "DELETE", path)).status == 204
-        if len(self.stories) >= CLIENTS // 2:
+        if len(self.histories) >= CLIENTS // 2:
             self.thinned.set()
 
 
@@ -146,7 +146,7 @@ def test_a_thousand_clients_for_ten_instances_are_all_served_in_turn_and_one_at_
         first = [(await crowd.ask()).body for _ in range(SLOTS)]
         clients = [asyncio.create_task(crowd.client()) for _ in range(CLIENTS)]
         async with asyncio.timeout(240):
-            while len(crowd.refusals) < CLIENTS - MOST_WAITING:
+            while len(crowd.refusals) < CLIENTS - MAX_WAITING:
                 await asyncio.sleep(0.05)
             ask = {"services": ["probe"], "wait": 0}
             other = await request(pool, "POST", "/v1/leases", ask)
@@ -156,16 +156,16 @@ def test_a_thousand_clients_for_ten_instances_are_all_served_in_turn_and_one_at_
         return crowd
 
     seen = asyncio.run(crowd())
-    assert len(seen.refusals) == CLIENTS - MOST_WAITING
+    assert len(seen.refusals) == CLIENTS - MAX_WAITING
     for refusal in seen.refusals:
         assert (refusal.status, refusal.body["code"]) == (503, "no-capacity")
-        assert f"{MOST_WAITING} requests are waiting" in refusal.body["detail"]
+        assert f"{MAX_WAITING} requests are waiting" in refusal.body["detail"]
         assert int(refusal.headers["retry-after"]) > 0
-    in_turn = sorted(seen.stories, key=lambda story: story["asked"])
-    generations = [story["generation"] for story in in_turn]
+    in_turn = sorted(seen.histories, key=lambda history: history["asked"])
+    generations = [history["generation"] for history in in_turn]
     assert len(set(generations)) == SLOTS + CLIENTS
     assert generations == sorted(generations), "nobody was overtaken"
-    per_instance = Counter(story["instances"][0] for story in seen.stories)
+    per_instance = Counter(history["instances"][0] for history in seen.histories)
     assert len(per_instance) == SLOTS
 
     leases = [pool.lease("sole", wait=0) for _ in range(SLOTS)]

@@ -16,7 +16,7 @@ import pytest
 
 from socketpool.client.api import Leased
 from socketpool.client.dial import dial_tcp
-from socketpool.client.serviceclients import DownloadClient, Portion, VendorClient
+from socketpool.client.serviceclients import DownloadClient, ServiceClient, VendorClient
 from socketpool.client.single import SingleStep
 from socketpool.errors import ArchiveError, ServiceFailed
 from socketpool.protocol.blocks import send_file_block
@@ -110,7 +110,7 @@ def is_serial(steps: frozenset[Step], state: State, dead_ends: set[Any]) -> bool
 # -- taking steps ------------------------------------------------------------------------------
 
 
-class Uploads(Portion):
+class Uploads(ServiceClient):
     """Sends an archive as it is."""
 
     def __init__(self, archive: Path) -> None:
@@ -135,21 +135,21 @@ def take(lease: dict[str, Any], what: str, folder: Path) -> Step:
     """One step of the lease."""
     returned = folder / f"{time.monotonic_ns()}-{random.random()}.zip"
     kind = "upload" if what in {"a", "b"} else what
-    portion: Portion = VendorClient()
+    service_client: ServiceClient = VendorClient()
     if kind == "upload":
-        portion = Uploads(folder / f"{what}.zip")
+        service_client = Uploads(folder / f"{what}.zip")
     elif kind == "download":
-        portion = DownloadClient(returned)
+        service_client = DownloadClient(returned)
     leased = Leased.model_validate(place(lease, kind))
-    portion.assign(leased, lease["token"], dial_tcp, lambda *_: None)
+    service_client.assign(leased, lease["token"], dial_tcp, lambda *_: None)
     began, told = time.monotonic(), "done"
     try:
-        portion.connect()
-        portion.transfer()
+        service_client.connect()
+        service_client.transfer()
     except ServiceFailed as error:
         told = error.message.partition(" was ")[0]
     finally:
-        portion.close()
+        service_client.close()
     ended = time.monotonic()
     if returned.exists():
         told = text_of(returned)

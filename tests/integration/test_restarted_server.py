@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from socketpool.client.reporter import Reporter
-from socketpool.client.roundtrip import RoundTrip, Wishes
+from socketpool.client.roundtrip import RoundTrip, RunOptions
 from tests.support.pools import PoolMaker, kill, run_tool, shipped
 from tests.support.waiting import eventually
 
@@ -88,7 +88,7 @@ def test_a_round_trip_succeeds_while_the_pool_server_is_killed_at_each_of_its_st
     shutil.copy(SITE, archive)
     client = pool.client()
     killer = Killer(pool)
-    summary = RoundTrip(client, archive, STEPS, Wishes(wait=30), reporter=killer).run()
+    summary = RoundTrip(client, archive, STEPS, RunOptions(wait=30), reporter=killer).run()
     assert killer.killed_at == list(STEPS)
     assert summary.changed
     assert client.leases() == []

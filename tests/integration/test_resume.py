@@ -15,7 +15,7 @@ import pytest
 
 from socketpool.client.dial import dial_tcp
 from socketpool.client.reporter import Reporter
-from socketpool.client.roundtrip import RoundTrip, Wishes
+from socketpool.client.roundtrip import RoundTrip, RunOptions
 from socketpool.client.single import SingleStep
 from socketpool.protocol.frames import VERSION, Kind
 from tests.support.pools import PoolMaker, place, shipped
@@ -164,7 +164,7 @@ def test_fifty_cuts_cost_a_few_percent_and_no_byte_of_the_result(
         pool.client(),
         archive,
         ["upload", "vendor", "download"],
-        Wishes(),
+        RunOptions(),
         reporter=Notes(),
         dial=relay.dial,
     ).run()
@@ -189,7 +189,7 @@ def test_a_cut_between_receipt_and_verdict_repeats_the_step_but_not_the_bytes(
         out.writestr("data.js", content)
     relay = CuttingAfterReceipt(towards_service=direction == "upload")
     RoundTrip(
-        pool.client(), archive, ["upload", "vendor", "download"], Wishes(), dial=relay.dial
+        pool.client(), archive, ["upload", "vendor", "download"], RunOptions(), dial=relay.dial
     ).run()
     assert relay.receipts == 2
     assert relay.relayed < len(content) * 1.1
@@ -233,7 +233,7 @@ def test_a_step_whose_verdict_was_lost_is_not_applied_twice(
         appending_pool.client(),
         archive,
         ["upload", "append", "other", "append", "append", "download"],
-        Wishes(),
+        RunOptions(),
         dial=relay.dial,
     ).run()
 

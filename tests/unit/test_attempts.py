@@ -54,11 +54,11 @@ def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(service: Service) -> None:
-    portion = VendorClient()
+    service_client = VendorClient()
     place = Leased(service="vendor", host="localhost", port=1, instance="vendor:1")
-    portion.assign(place, "token", service.dial, lambda *_: None)
+    service_client.assign(place, "token", service.dial, lambda *_: None)
     with closing(service):
-        run_step(portion, check_lease=lambda: None, note=lambda _: None)
+        run_step(service_client, check_lease=lambda: None, note=lambda _: None)
 
 
 def test_a_service_that_always_cuts_at_the_same_place_is_given_up() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from socketpool.cli.newservice import PLAIN, PROGRAM, VENDOR, Kind, make_service
+from socketpool.cli.newservice import PLAIN, PROGRAM, VENDOR, Template, make_service
 from socketpool.config.settings import read_service
 from socketpool.errors import ConfigError, UsageError
 from socketpool.testing import process
@@ -20,7 +20,7 @@ ODD = ["3d", "no", "true", "none", "json", "class", "a-b-c", "x--y-", "1e5", "so
 @pytest.mark.parametrize("kind", [VENDOR, PROGRAM, PLAIN], ids=lambda kind: kind.folder)
 @pytest.mark.parametrize("name", ODD)
 def test_whatever_may_name_a_service_makes_one_that_is_valid(
-    tmp_path: Path, name: str, kind: Kind
+    tmp_path: Path, name: str, kind: Template
 ) -> None:
     made = make_service(name, tmp_path / "services", kind)
     service = read_service(tmp_path / "services" / name)

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from socketpool import variables
 from socketpool.cli.newservice import service
-from socketpool.config.models import Limits, PoolFile, Readiness, ServiceFile
+from socketpool.config.models import PoolFile, Readiness, ServiceFile, ServiceLimits
 from socketpool.config.profiles import ClientFile
 from socketpool.config.values import parse_duration, parse_size
 from socketpool.core.lifecycle import INSTANCE, LEASE, mermaid
@@ -164,7 +164,7 @@ def test_the_table_of_service_yml_shows_the_defaults() -> None:
     text = (ROOT / "docs" / "services.md").read_text()
     rows = re.findall(r"^\| `([a-z_.]+)` \| .* \| (\S+) \|$", text, re.MULTILINE)
     shown = {name: value for name, value in rows if value[0].isdigit()}
-    limits, readiness = Limits(), Readiness()
+    limits, readiness = ServiceLimits(), Readiness()
     assert shown.keys() == {
         *("warm", "max", "start", "interval", "timeout"),
         *("limits.sessions", "limits.session_time", "limits.archive_size"),

@@ -34,7 +34,7 @@ from socketpool.protocol.session import await_event, send_error
 from socketpool.server.api.app import make_app
 from socketpool.server.api.auth import MAX_BODY_BYTES
 from socketpool.server.http.connections import Connections
-from socketpool.server.http.fastpath import LeaseLane
+from socketpool.server.http.fastpath import LeaseFastPath
 from socketpool.server.http.protocol import BoundedHttp
 from socketpool.server.leases.requests import ClientGone
 
@@ -56,7 +56,7 @@ class RefusingLeases:
 
     live = get = release = renew
 
-    def ask(self, _: object, answered: Any) -> None:
+    def submit(self, _: object, answered: Any) -> None:
         answered(self.error)
 
     def abandon(self, _: object) -> None:
@@ -70,7 +70,7 @@ class Api:
         self.leases = RefusingLeases()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
-        keeper: Any = SimpleNamespace(
+        manager: Any = SimpleNamespace(
             leases=self.leases,
             instances=SimpleNamespace(drains=None),
             settings=SimpleNamespace(
@@ -83,12 +83,12 @@ class Api:
         )
         self.server = uvicorn.Server(
             uvicorn.Config(
-                make_app(keeper),
+                make_app(manager),
                 http=partial(  # type: ignore[arg-type]
                     BoundedHttp,
-                    lane=LeaseLane(keeper),
+                    fast_path=LeaseFastPath(manager),
                     open_connections=Connections(),
-                    client_of=keeper.client_of,
+                    client_of=manager.client_of,
                 ),
                 ws="none",
                 log_config=None,

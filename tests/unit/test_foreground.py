@@ -10,7 +10,7 @@ import pytest
 
 WAITS = """
 import os, signal, sys, threading, time
-from socketpool.cli.foreground import Reload, Stop, Stopper
+from socketpool.cli.foreground import ReloadRequested, StopRequested, Stopper
 
 def kill_from_a_thread():
     # The kernel gives it to this thread, and the one that waits sleeps on.
@@ -24,13 +24,14 @@ threading.Thread(target=kill_from_a_thread, daemon=True).start()
 nothing, _ = os.pipe()
 try:
     stopper.wait(nothing)
-except (Stop, Reload) as asked:
+except (StopRequested, ReloadRequested) as asked:
     print(type(asked).__name__)
 """
 
 
 @pytest.mark.parametrize(
-    ("number", "asked"), [("SIGINT", "Stop"), ("SIGTERM", "Stop"), ("SIGHUP", "Reload")]
+    ("number", "asked"),
+    [("SIGINT", "StopRequested"), ("SIGTERM", "StopRequested"), ("SIGHUP", "ReloadRequested")],
 )
 def test_a_signal_that_another_thread_gets_wakes_who_waits(number: str, asked: str) -> None:
     done = subprocess.run(
@@ -71,4 +72,4 @@ def test_nohup_is_respected() -> None:
         )
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert done.stdout == "Stop\n"
+    assert done.stdout == "StopRequested\n"

@@ -57,8 +57,8 @@ if TYPE_CHECKING:
 BACKOFF = Backoff(1.0, 60.0)
 START_LIMIT = 5.0
 PLANS = (
-    ServicePlan("plain", warm=1, most=1, restart=True, start_limit=START_LIMIT),
-    ServicePlan("sdk", warm=1, most=1, restart=False, start_limit=START_LIMIT),
+    ServicePlan("plain", warm=1, max_instances=1, restart=True, start_limit=START_LIMIT),
+    ServicePlan("sdk", warm=1, max_instances=1, restart=False, start_limit=START_LIMIT),
 )
 NAMES = [plan.name for plan in PLANS]
 PORTS = PortRange(2000, 2001)
@@ -230,7 +230,7 @@ class InstanceMachine(RuleBasedStateMachine):
         chance = 0.5
         pause = retry_delay(instance, BACKOFF, START_LIMIT, chance)
         assert pause >= BACKOFF.first * (1 - JITTER)
-        limit = BACKOFF.most * (1 - JITTER * chance)
+        limit = BACKOFF.max_seconds * (1 - JITTER * chance)
         if history.pauses and pause < limit:
             assert pause > history.pauses[-1] or pause == START_LIMIT, "pauses grow"
         history.pauses.append(pause)

@@ -1,4 +1,4 @@
-"""The keeper of the leases with its real store and fence, against a model, in any order of events.
+"""The lease manager with its real store and fence, against a model, in any order of events.
 
 Requests of several clients, hang-ups, renewals, time, failing commits, instances that come, die and
 are drained, services that are taken away, and crashes of the server between any two of them.
@@ -37,11 +37,11 @@ from socketpool.errors import (
     ServiceUnknown,
     StoreError,
 )
-from socketpool.server.leases.journal import Journal
-from socketpool.server.leases.leasemanager import LeaseKeeper
+from socketpool.server.leases.groupcommit import GroupCommit
+from socketpool.server.leases.leasemanager import LeaseManager
 from socketpool.server.leases.recovery import live_leases, sweep, workspaces_on_disk
 from socketpool.server.leases.requests import ClientGone
-from socketpool.server.leases.terms import Ask
+from socketpool.server.leases.terms import LeaseTerms
 from socketpool.store.contract import Forget
 from socketpool.store.sqlite import SqliteLeaseStore
 from socketpool.supervision.rpc import ProcessInfo
@@ -86,11 +86,11 @@ class FailingStore(SqliteLeaseStore):
 
 
 class SlowDisk:
-    """In the place of the journal's queue to its thread: does the work when it is told to."""
+    """Replaces the queue of the group commit to its thread: works when it is told to."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, group_commit: GroupCommit) -> None:
         self.hangs = False
-        self._journal = journal
+        self._group_commit = group_commit
         self._work: list[Any] = []
 
     def put(self, batch: Any) -> None:
@@ -100,7 +100,7 @@ class SlowDisk:
         """Do a piece of work; False when there is none, or the disk hangs."""
         if self.hangs or not self._work:
             return False
-        self._journal._commit(self._work.pop(0))
+        self._group_commit._commit(self._work.pop(0))
         return True
 
 
@@ -127,7 +127,7 @@ class LeaseMachine(RuleBasedStateMachine):
         self.highest = 0  # generation that a client was told
         self.ids = map(str, itertools.count(1))
         self.told: dict[str, Lease] = {}  # what clients were told and hold to be theirs
-        self.asking: dict[asyncio.Task[Lease], Ask] = {}
+        self.asking: dict[asyncio.Task[Lease], LeaseTerms] = {}
         self.hung_up: dict[asyncio.Task[Lease], asyncio.Event] = {}
         self.begin([])
         self.grow("sdk", 2)
@@ -139,16 +139,16 @@ class LeaseMachine(RuleBasedStateMachine):
         self.loop.now = self.now
         self.store = FailingStore(self.state.store)
         self.fence = Fence.create(self.state.fence)
-        self.journal = Journal(self.store, self.loop)
-        self.journal._batches.put(None)  # its thread ends
-        self.journal._thread.join()  # before its queue is replaced: it might read the new one
-        self.disk = SlowDisk(self.journal)
-        self.journal._batches = self.disk  # type: ignore[assignment]
+        self.group_commit = GroupCommit(self.store, self.loop)
+        self.group_commit._batches.put(None)  # its thread ends
+        self.group_commit._thread.join()  # before its queue is replaced: it might read the new one
+        self.disk = SlowDisk(self.group_commit)
+        self.group_commit._batches = self.disk  # type: ignore[assignment]
         self.pool = Pool(PLANS, PORTS, max_age=MAX_AGE, new_id=lambda: next(self.ids))
-        self.keeper = LeaseKeeper(
+        self.manager = LeaseManager(
             self.pool,
             self.state,
-            self.journal,
+            self.group_commit,
             self.fence,
             LeaseTokens("key"),
             LeaseSettings(max=MAX_AGE),
@@ -164,7 +164,7 @@ class LeaseMachine(RuleBasedStateMachine):
         for instance in instances:
             state = InstanceState.LEASED if instance.port in held else InstanceState.STARTING
             self.pool.add(Instance(instance.service, instance.port, instance.block, state))
-        self.keeper.restore(live, self.loop.now)
+        self.manager.restore(live, self.loop.now)
 
     def refusal(self, service: str) -> NoCapacity | None:
         known = service in self.pool.services
@@ -176,7 +176,7 @@ class LeaseMachine(RuleBasedStateMachine):
             task.cancel()
         self.loop.run_until_complete(self.last_words())
         self.disk.hangs = False
-        closing = self.loop.create_task(self.journal.close())
+        closing = self.loop.create_task(self.group_commit.close())
         while not closing.done():
             self.settle()
         self.now = self.loop.now
@@ -188,7 +188,7 @@ class LeaseMachine(RuleBasedStateMachine):
         self.asking.clear()
 
     def call(self, function: Callable[..., T], *arguments: object) -> T:
-        """What the keeper does at one moment of its loop."""
+        """What the manager does at one moment of its loop."""
 
         async def within() -> T:
             return function(*arguments)
@@ -214,7 +214,7 @@ class LeaseMachine(RuleBasedStateMachine):
             assert error is None, error
             self.hear(ask, task.result())
 
-    def hear(self, ask: Ask, lease: Lease) -> None:
+    def hear(self, ask: LeaseTerms, lease: Lease) -> None:
         assert tuple(grant.service for grant in lease.grants) == ask.services
         assert (lease.client, lease.key) == (ask.client, ask.key)
         for other in self.told.values():
@@ -241,8 +241,8 @@ class LeaseMachine(RuleBasedStateMachine):
         async def hung_up() -> None:
             await gone.wait()
 
-        ask = Ask(services, ttl, key, wait, client)
-        task = self.loop.create_task(self.keeper.acquire(ask, hung_up))
+        ask = LeaseTerms(services, ttl, key, wait, client)
+        task = self.loop.create_task(self.manager.acquire(ask, hung_up))
         self.asking[task] = ask
         self.hung_up[task] = gone
         self.settle()
@@ -268,15 +268,15 @@ class LeaseMachine(RuleBasedStateMachine):
         lease = self.told[data.draw(st.sampled_from(sorted(self.told)), "lease")]
         lives = lease.id in self.pool.leases
         for thief in {*CLIENTS} - {lease.client}:
-            for steal in (self.keeper.get, self.keeper.renew, self.keeper.release):
+            for steal in (self.manager.get, self.manager.renew, self.manager.release):
                 with contextlib.suppress(NoSuchLease):
                     raise AssertionError(self.call(steal, lease.id, thief))
         try:
             if act == "renew":
-                renewed = self.call(self.keeper.renew, lease.id, lease.client)
+                renewed = self.call(self.manager.renew, lease.id, lease.client)
                 assert renewed.expires == min(self.loop.now + lease.ttl, renewed.until)
             else:
-                self.call(self.keeper.release, lease.id, lease.client)
+                self.call(self.manager.release, lease.id, lease.client)
                 del self.told[lease.id]
         except NoSuchLease:
             assert not lives
@@ -293,7 +293,7 @@ class LeaseMachine(RuleBasedStateMachine):
             for port in run:
                 self.pool.add(Instance(service, port, f"{service}.{port}"))
                 self.pool.apply(port, InstanceEvent.READY, self.loop.now)
-        self.call(self.keeper.serve_waiting)
+        self.call(self.manager.serve_waiting)
         self.settle()
 
     @precondition(lambda self: self.pool.instances)
@@ -307,13 +307,13 @@ class LeaseMachine(RuleBasedStateMachine):
         elif possible:
             event = data.draw(st.sampled_from(possible), "event")
             self.pool.apply(port, event, self.loop.now)
-        self.call(self.keeper.serve_waiting)
+        self.call(self.manager.serve_waiting)
         self.settle()
 
     @rule(gone=st.sampled_from(["", "", "sdk", "plain"]))
     def reload(self, gone: str) -> None:
         self.pool.configure(plan for plan in PLANS if plan.name != gone)
-        self.call(self.keeper.serve_waiting)
+        self.call(self.manager.serve_waiting)
         self.settle()
 
     # -- time and faults ---------------------------------------------------------------------
@@ -322,7 +322,7 @@ class LeaseMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.loop.now += seconds
         self.settle()
-        self.call(self.keeper.expire)
+        self.call(self.manager.expire)
         self.settle()
         for lease_id, lease in list(self.told.items()):
             if lease_id not in self.pool.leases:
@@ -339,7 +339,7 @@ class LeaseMachine(RuleBasedStateMachine):
                 known = instance.service in self.pool.services and instance.state not in HELD
                 if known and INSTANCE.allows(instance.state, event):
                     self.pool.apply(port, event, self.loop.now)
-        self.call(self.keeper.serve_waiting)
+        self.call(self.manager.serve_waiting)
         self.settle()
 
     @rule(fails=st.sampled_from([False, False, True]))
@@ -376,12 +376,12 @@ class LeaseMachine(RuleBasedStateMachine):
             self.store.fails = False
             self.disk.hangs = False
             for _ in range(60):  # those who waited are granted what the first ones had
-                if not self.pool.leases and not len(self.keeper.queue):
+                if not self.pool.leases and not len(self.manager.queue):
                     break
                 self.settle()
                 self.loop.now += 2 * MAX_AGE
                 self.settle()
-                self.call(self.keeper.expire)
+                self.call(self.manager.expire)
             self.settle()
             assert self.pool.leases == {}
             assert not any(i.state in HELD for i in self.pool.instances.values())
@@ -412,7 +412,7 @@ class LeaseMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_fence_admits_who_was_told_and_nobody_else(self) -> None:
-        live = {lease.id: lease for lease in self.keeper.live()}
+        live = {lease.id: lease for lease in self.manager.live()}
         assert live.keys() <= self.pool.leases.keys()
         for lease in self.told.values():
             assert self.admits(lease) == (lease.id in live)
@@ -435,13 +435,13 @@ class LeaseMachine(RuleBasedStateMachine):
             assert client.ttl is None or all(lease.ttl <= client.ttl for lease in mine)
             assert all(client.may_lease(g.service) for lease in mine for g in lease.grants)
             assert client.waiting is not None
-            assert self.keeper.queue.count_of(client.name) <= client.waiting
+            assert self.manager.queue.count_of(client.name) <= client.waiting
 
     @invariant()
     def nobody_waits_for_what_is_free(self) -> None:
         """Whoever could be served lacks something, or it is reserved for those before."""
         reserved, before = Counter[str](), Counter[str]()
-        for waiter in self.keeper.queue._waiters:
+        for waiter in self.manager.queue._waiters:
             allowed = CLIENTS[waiter.client].leases if waiter.client in CLIENTS else None
             if allowed is not None:
                 allowed -= self.pool.count_of(waiter.client)
@@ -459,8 +459,8 @@ class LeaseMachine(RuleBasedStateMachine):
     @invariant()
     def the_queue_counts_only_who_asks(self) -> None:
         waiting = sum(not task.done() for task in self.asking)
-        assert len(self.keeper.queue) <= waiting
-        assert not self.keeper.queue.demand() or waiting
+        assert len(self.manager.queue) <= waiting
+        assert not self.manager.queue.demand() or waiting
 
     @invariant()
     def no_generation_is_used_twice(self) -> None:

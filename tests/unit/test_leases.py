@@ -1,4 +1,4 @@
-"""The keeper of the leases, with real store and workspaces, at moments hard to hit from outside."""
+"""The lease manager, with real store and workspaces, at moments hard to hit from outside."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from socketpool.errors import (
     StoreError,
     UsageError,
 )
-from socketpool.server.leases.journal import Journal
-from socketpool.server.leases.leasemanager import LeaseKeeper
+from socketpool.server.leases.groupcommit import GroupCommit
+from socketpool.server.leases.leasemanager import LeaseManager
 from socketpool.server.leases.recovery import live_leases, sweep, workspaces_on_disk
-from socketpool.server.leases.terms import Ask
+from socketpool.server.leases.terms import LeaseTerms
 from socketpool.store.sqlite import SqliteLeaseStore
 from socketpool.supervision.rpc import ProcessInfo
 
@@ -61,7 +61,7 @@ class GatedStore(SqliteLeaseStore):
 
 
 class House:
-    """A keeper and all it works with, on one idle instance of ``up``."""
+    """A lease manager and all it works with, on one idle instance of ``up``."""
 
     def __init__(self, folder: Path) -> None:
         ids = map(str, itertools.count(1))
@@ -69,7 +69,7 @@ class House:
         self.state.prepare()
         self.store = GatedStore(self.state.store)
         self.fence = Fence.create(self.state.fence)
-        self.journal = Journal(self.store, asyncio.get_running_loop())
+        self.group_commit = GroupCommit(self.store, asyncio.get_running_loop())
         self.pool = Pool(
             [ServicePlan("up", 1, 4, restart=False), ServicePlan("down", 1, 4, restart=False)],
             PortRange(2000, 2010),
@@ -77,10 +77,10 @@ class House:
             new_id=lambda: next(ids),
         )
         self.pool.add(Instance("up", 2000, "up", InstanceState.IDLE))
-        self.keeper = LeaseKeeper(
+        self.manager = LeaseManager(
             self.pool,
             self.state,
-            self.journal,
+            self.group_commit,
             self.fence,
             LeaseTokens("key"),
             LeaseSettings(),
@@ -97,14 +97,14 @@ class House:
     def ask(
         self, *services: str, key: str = "", wait: float = 0, client: str = OPERATOR
     ) -> asyncio.Task[Lease]:
-        ask = Ask(services or ("up",), 60, key, wait, client)
-        return asyncio.create_task(self.keeper.acquire(ask))
+        ask = LeaseTerms(services or ("up",), 60, key, wait, client)
+        return asyncio.create_task(self.manager.acquire(ask))
 
     def becomes_idle(self) -> None:
         port = max(self.pool.instances) + 1
         self.pool.add(Instance("up", port, "up"))
         self.pool.apply(port, InstanceEvent.READY, 0)
-        self.keeper.serve_waiting()
+        self.manager.serve_waiting()
 
     def admits(self, lease: Lease) -> bool:
         return all(self.fence.admits(g.port, lease.generation) for g in lease.grants)
@@ -122,7 +122,7 @@ def within(tmp_path: Path) -> Callable[[Callable[[House], Awaitable[Any]]], None
                     await scenario(house)
             finally:
                 house.store.gate.set()
-                await house.journal.close()
+                await house.group_commit.close()
 
         asyncio.run(body())
 
@@ -156,16 +156,16 @@ def test_a_lease_that_is_being_granted_can_t_be_seen_or_ended_by_others(within: 
         asked = house.ask()
         await a_moment()
         (born,) = house.pool.leases
-        assert house.keeper.live() == []
+        assert house.manager.live() == []
         with pytest.raises(NoSuchLease):
-            house.keeper.renew(born)
+            house.manager.renew(born)
         with pytest.raises(NoSuchLease):
-            house.keeper.release(born)
+            house.manager.release(born)
         house.store.gate.set()
         lease = await asked
-        assert house.keeper.live() == [lease]
-        house.keeper.release(lease.id)
-        assert house.keeper.live() == []
+        assert house.manager.live() == [lease]
+        house.manager.release(lease.id)
+        assert house.manager.live() == []
         assert not house.admits(lease)
 
     within(scenario)
@@ -179,10 +179,10 @@ def test_a_lease_just_granted_to_who_waited_does_not_disturb_the_list(within: An
         waiting = house.ask(wait=10)
         await a_moment()
         house.becomes_idle()
-        for lease in house.keeper.live():
-            assert house.keeper.created(lease) > 0
+        for lease in house.manager.live():
+            assert house.manager.created(lease) > 0
         second = await waiting
-        assert second in house.keeper.live()
+        assert second in house.manager.live()
 
     within(scenario)
 
@@ -205,7 +205,7 @@ def test_a_release_that_can_t_be_stored_is_still_a_release(within: Any) -> None:
     async def scenario(house: House) -> None:
         lease = await house.ask()
         house.store.fails = True
-        house.keeper.release(lease.id)
+        house.manager.release(lease.id)
         await a_moment()
         assert house.pool.idle_count("up") == 1
         processes = [ProcessInfo("up", "2000", "RUNNING", 1, "")]
@@ -251,7 +251,7 @@ def test_waiting_ends_after_the_time_the_client_gave(within: Any) -> None:
         await house.ask()
         with pytest.raises(NoCapacity, match="up"):
             await house.ask(wait=0.05)
-        assert len(house.keeper.queue) == 0
+        assert len(house.manager.queue) == 0
         house.becomes_idle()
         assert house.pool.idle_count("up") == 1, "nothing was granted to who had left"
 
@@ -277,7 +277,7 @@ def test_a_lease_whose_client_waited_and_hung_up_before_it_was_durable_ends(with
         waited = house.ask(key="k", wait=10)
         await a_moment()
         house.store.gate.clear()
-        house.keeper.release(first.id)
+        house.manager.release(first.id)
         (lease,) = house.pool.leases.values()
         waited.cancel()
         house.store.gate.set()
@@ -314,7 +314,7 @@ def test_who_asks_again_before_the_first_hang_up_was_noticed_keeps_the_lease(wit
         house.store.gate.set()
         lease = await again
         assert house.admits(lease)
-        assert house.keeper.get(lease.id) == lease
+        assert house.manager.get(lease.id) == lease
 
     within(scenario)
 
@@ -359,7 +359,7 @@ def test_after_a_restart_live_leases_are_those_the_fence_admits_at_all_instances
         processes = [ProcessInfo("up", str(port), "RUNNING", 1, "") for port in ports]
         live = live_leases(house.store.load()[0], processes, house.fence)
         assert [record.id for record in live] == [kept.id]
-        house.keeper.restore(live, 0)
+        house.manager.restore(live, 0)
         assert house.admits(kept)
         assert not house.admits(without_instance)
 
@@ -376,30 +376,30 @@ def test_a_wall_clock_that_jumped_between_two_servers_can_only_shorten_a_lease_s
 
     async def scenario(house: House) -> None:
         lease = await house.ask()
-        assert lease.until - lease.expires == pytest.approx(house.keeper.limits.max - 60)
+        assert lease.until - lease.expires == pytest.approx(house.manager.limits.max - 60)
         true_time = time.time
         monkeypatch.setattr(time, "time", lambda: true_time() + clock_jumped_by)
-        house.keeper.expire()
-        assert house.keeper.live() == [lease], "while the server runs, the wall clock is nothing"
+        house.manager.expire()
+        assert house.manager.live() == [lease], "while the server runs, the wall clock is nothing"
         restarted = Pool(
             house.pool.services.values(), PortRange(2000, 2010), max_age=3600, new_id=lambda: "x"
         )
         restarted.add(Instance("up", 2000, "up", InstanceState.LEASED))
-        keeper = LeaseKeeper(
+        manager = LeaseManager(
             restarted,
             house.state,
-            house.journal,
+            house.group_commit,
             house.fence,
             LeaseTokens("key"),
             LeaseSettings(),
             {},
             wanted=lambda: None,
         )
-        keeper.restore(house.store.load()[0], 100.0)
-        (again,) = keeper.live()
+        manager.restore(house.store.load()[0], 100.0)
+        (again,) = manager.live()
         assert again.id == lease.id
         assert again.expires - 100 == pytest.approx(left, abs=5)
-        assert again.until - 100 <= house.keeper.limits.max
+        assert again.until - 100 <= house.manager.limits.max
 
     within(scenario)
 
@@ -437,8 +437,8 @@ def test_a_client_at_its_quota_waits_until_one_of_its_leases_ends(within: Any) -
         second = house.ask(client="small", wait=10)
         await a_moment()
         assert not second.done()
-        assert house.keeper.queue.demand() == {}, "nothing is started for it"
-        house.keeper.release(first.id, "small")
+        assert house.manager.queue.demand() == {}, "nothing is started for it"
+        house.manager.release(first.id, "small")
         assert (await second).client == "small"
 
     within(scenario)
@@ -463,7 +463,7 @@ def test_requests_that_waited_are_held_to_the_quota_too(within: Any) -> None:
             await house.ask(client="small", wait=10)
         house.becomes_idle()
         await first
-        assert len(house.keeper.live("small")) == 1
+        assert len(house.manager.live("small")) == 1
 
     within(scenario)
 
@@ -472,12 +472,12 @@ def test_a_client_sees_and_ends_only_its_own_leases(within: Any) -> None:
     async def scenario(house: House) -> None:
         house.becomes_idle()
         others, own = await house.ask(), await house.ask(client="small")
-        assert house.keeper.live("small") == [own]
-        for act in (house.keeper.get, house.keeper.renew, house.keeper.release):
+        assert house.manager.live("small") == [own]
+        for act in (house.manager.get, house.manager.renew, house.manager.release):
             with pytest.raises(NoSuchLease):
                 act(others.id, "small")
-        house.keeper.release(own.id, "small")
-        assert house.keeper.live() == [others]
+        house.manager.release(own.id, "small")
+        assert house.manager.live() == [others]
 
     within(scenario)
 
@@ -496,15 +496,15 @@ def test_a_story_tells_what_was_waited_for_granted_and_how_it_ended(within: Any)
         first = await house.ask()
         waiting = house.ask(wait=10)
         await a_moment()
-        house.keeper.release(first.id)
+        house.manager.release(first.id)
         lease = await waiting
-        house.keeper.renew(lease.id)
-        story = house.keeper.stories.find(lease.id)
-        assert story is not None
-        assert (story.ahead, story.lease, story.renewals, story.how) == (0, lease, 1, "")
-        house.keeper.release(lease.id)
-        assert story.how == "release"
-        assert story.ended >= story.decided >= story.asked
+        house.manager.renew(lease.id)
+        history = house.manager.histories.find(lease.id)
+        assert history is not None
+        assert (history.ahead, history.lease, history.renewals, history.how) == (0, lease, 1, "")
+        house.manager.release(lease.id)
+        assert history.how == "release"
+        assert history.ended >= history.decided >= history.asked
 
     within(scenario)
 
@@ -513,9 +513,9 @@ def test_a_refusal_bears_a_reference_to_its_story(within: Any) -> None:
     async def scenario(house: House) -> None:
         with pytest.raises(ServiceUnknown) as caught:
             await house.ask("nope")
-        story = house.keeper.stories.find(caught.value.reference)
-        assert story is not None
-        assert story.refusal == caught.value.message
+        history = house.manager.histories.find(caught.value.reference)
+        assert history is not None
+        assert history.refusal == caught.value.message
 
     within(scenario)
 
@@ -527,7 +527,7 @@ def test_a_service_that_has_only_failed_instances_is_not_waited_for(within: Any)
         await a_moment()
         assert not waiting.done()
         house.pool.apply(2005, InstanceEvent.OVERDUE, 0)
-        house.keeper.serve_waiting()
+        house.manager.serve_waiting()
         with pytest.raises(NoCapacity, match="failed to start"):
             await waiting
         with pytest.raises(NoCapacity, match="failed to start"):
@@ -541,7 +541,7 @@ def test_a_service_taken_away_while_someone_waits_for_it_is_refused(within: Any)
         waiting = house.ask("down", wait=300)
         await a_moment()
         house.pool.configure([ServicePlan("up", 1, 4, restart=False)])
-        house.keeper.serve_waiting()
+        house.manager.serve_waiting()
         with pytest.raises(NoCapacity, match="was taken out"):
             await waiting
 
@@ -553,9 +553,9 @@ def test_a_lease_that_has_ended_is_told_as_none(within: Any) -> None:
 
     async def scenario(house: House) -> None:
         lease = await house.ask()
-        assert house.keeper.created(lease) <= time.time()
-        house.keeper.release(lease.id)
+        assert house.manager.created(lease) <= time.time()
+        house.manager.release(lease.id)
         with pytest.raises(NoSuchLease):
-            house.keeper.created(lease)
+            house.manager.created(lease)
 
     within(scenario)

@@ -36,9 +36,9 @@ from socketpool.defaults import PORT_REST_SECONDS
 
 MAX_AGE = 100.0
 SERVICES = (
-    ServicePlan("up", warm=1, most=3, restart=False),
-    ServicePlan("web", warm=1, most=2, restart=True, start_limit=5.0),
-    ServicePlan("down", warm=2, most=4, restart=False),
+    ServicePlan("up", warm=1, max_instances=3, restart=False),
+    ServicePlan("web", warm=1, max_instances=2, restart=True, start_limit=5.0),
+    ServicePlan("down", warm=2, max_instances=4, restart=False),
 )
 NAMES = [service.name for service in SERVICES]
 PORTS = PortRange(2000, 2007)
@@ -233,7 +233,7 @@ class PoolMachine(RuleBasedStateMachine):
     def growth_keeps_within_the_range_and_the_maximum(self) -> None:
         for service in SERVICES:
             mine = [i for i in self.pool.instances.values() if i.service == service.name]
-            assert len(mine) <= service.most
+            assert len(mine) <= service.max_instances
         assert all(port in PORTS for port in self.pool.instances)
 
     @invariant()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from socketpool.errors import NoCapacity
-from socketpool.server.leases.queue import MOST_WAITING, Waiter, WaitQueue
+from socketpool.server.leases.queue import MAX_WAITING, Waiter, WaitQueue
 
 
 class Customer(Waiter):
@@ -238,9 +238,9 @@ def test_a_place_tells_how_many_are_before(shop: Shop) -> None:
 
 
 def test_the_queue_is_bounded(shop: Shop) -> None:
-    for number in range(MOST_WAITING):
+    for number in range(MAX_WAITING):
         shop.customer(number, "a")
-    with pytest.raises(NoCapacity, match=str(MOST_WAITING)):
+    with pytest.raises(NoCapacity, match=str(MAX_WAITING)):
         shop.customer(0, "b")
 
 

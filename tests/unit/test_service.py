@@ -40,7 +40,7 @@ class Quick(ServiceServer):
     """Tries whether anybody else could work meanwhile."""
 
     def transfer(self) -> None:
-        other = WorkspaceLock(self.workspace, patience=0)
+        other = WorkspaceLock(self.workspace, wait_seconds=0)
         with pytest.raises(TimedOut):
             other.lock()
 
@@ -55,7 +55,7 @@ class Chatty(VendorServer):
 
 def test_transfer_runs_between_lock_and_unlock(here: Workspace, pair: list[socket.socket]) -> None:
     assert Quick(pair[1], here, SessionLimits()).run() == {}
-    with WorkspaceLock(here, patience=0).locked():
+    with WorkspaceLock(here, wait_seconds=0).locked():
         pass
 
 
@@ -63,7 +63,7 @@ class Locking(ServiceServer):
     """Uses the lock in every way it may, and leaves it locked."""
 
     def transfer(self) -> None:
-        other = WorkspaceLock(self.workspace, patience=0)
+        other = WorkspaceLock(self.workspace, wait_seconds=0)
         self.lock()
         with self.locked():
             self.lock()
@@ -80,14 +80,14 @@ def test_transfer_may_lock_again_and_never_unlocks_the_session(
     here: Workspace, pair: list[socket.socket]
 ) -> None:
     Locking(pair[1], here, SessionLimits()).run()
-    with WorkspaceLock(here, patience=0).locked():
+    with WorkspaceLock(here, wait_seconds=0).locked():
         pass
 
 
 def test_a_step_waits_for_another_of_its_lease_and_then_gives_up(
     here: Workspace, pair: list[socket.socket]
 ) -> None:
-    with WorkspaceLock(here, patience=0).locked(), pytest.raises(TimedOut):
+    with WorkspaceLock(here, wait_seconds=0).locked(), pytest.raises(TimedOut):
         Quick(pair[1], here, SessionLimits(session_time=0.05)).run()
 
 

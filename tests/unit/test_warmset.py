@@ -99,6 +99,6 @@ def test_what_stays_does_what_is_needed_if_all_together_did(
 def test_a_delay_doubles_up_to_the_most_with_some_chance_in_it(
     failures: int, chance: float
 ) -> None:
-    backoff = Backoff(first=1.0, most=300.0)
+    backoff = Backoff(first=1.0, max_seconds=300.0)
     whole = min(300.0, 2.0 ** min(failures - 1, 20))
     assert whole * (1 - JITTER) <= backoff.delay(failures, chance) <= whole

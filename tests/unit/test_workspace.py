@@ -105,7 +105,7 @@ def test_discarding_twice_or_what_never_was_is_fine(folder: Path) -> None:
 
 def test_the_lock_keeps_others_out_until_it_is_given_back(folder: Path) -> None:
     here = enter(folder)
-    one, other = WorkspaceLock(here, patience=0.1), WorkspaceLock(here, patience=0.1)
+    one, other = WorkspaceLock(here, wait_seconds=0.1), WorkspaceLock(here, wait_seconds=0.1)
     with one.locked():
         with pytest.raises(TimedOut, match="still at work"):
             other.lock()
@@ -119,7 +119,7 @@ def test_the_lock_keeps_others_out_until_it_is_given_back(folder: Path) -> None:
 
 def test_the_lock_is_re_entrant_and_free_after_as_many_unlocks(folder: Path) -> None:
     here = enter(folder)
-    one, other = WorkspaceLock(here, patience=0.1), WorkspaceLock(here, patience=0)
+    one, other = WorkspaceLock(here, wait_seconds=0.1), WorkspaceLock(here, wait_seconds=0)
     one.lock()
     with one.locked(), one.locked():
         pass
@@ -136,11 +136,11 @@ def test_a_step_that_begins_as_its_lease_ends_is_told_so(folder: Path) -> None:
     entered = enter(folder)
     workspace.discard(folder / "workspaces", folder / "trash", "abc123")
     with pytest.raises(NotAuthorised, match="lease has ended"):
-        WorkspaceLock(entered, patience=0).lock()
+        WorkspaceLock(entered, wait_seconds=0).lock()
 
 
 def test_the_lock_is_given_back_when_the_work_fails(folder: Path) -> None:
-    lock = WorkspaceLock(enter(folder), patience=0.1)
+    lock = WorkspaceLock(enter(folder), wait_seconds=0.1)
     with pytest.raises(ZeroDivisionError), lock.locked():
         raise ZeroDivisionError
     with lock.locked():
@@ -151,11 +151,11 @@ def test_the_lock_ends_with_the_process_that_holds_it(folder: Path) -> None:
     root = enter(folder).root
     code = (
         "import pathlib, sys, time; from socketpool.rsi.runner.workspace import *;"
-        "WorkspaceLock(Workspace(pathlib.Path(sys.argv[1])), patience=1).lock();"
+        "WorkspaceLock(Workspace(pathlib.Path(sys.argv[1])), wait_seconds=1).lock();"
         "print('locked', flush=True); time.sleep(1000)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, root], stdout=subprocess.PIPE)
-    lock = WorkspaceLock(Workspace(root), patience=0)
+    lock = WorkspaceLock(Workspace(root), wait_seconds=0)
 
     def free() -> bool:
         try:

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 BACKLOG = 128
 
-MOST_GREETING = 64
+MAX_GREETING = 64
 """How many peers may be about to show their token at a time, besides the sessions."""
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -123,7 +123,7 @@ class Runner:
         self._tokens = LeaseTokens(read_secret(Path(sdk.lease_key)))
         self._sessions: dict[int, _Session] = {}  # by process id
         self._slots = Slots(spec.limits.sessions)
-        self._most = spec.limits.sessions + MOST_GREETING
+        self._max_sessions = spec.limits.sessions + MAX_GREETING
         self._stopping = False
         self._wake_reader, self._wake_writer = os.pipe()
 
@@ -180,7 +180,7 @@ class Runner:
             time.sleep(0.05)
             return
         self._end_overdue()  # who came with an earlier lease must not slow this one down
-        if len(self._sessions) >= self._most:
+        if len(self._sessions) >= self._max_sessions:
             self._drop_oldest_stranger()
         session = _Session(
             connection,

@@ -142,9 +142,9 @@ def discard(workspaces: Path, trash: Path, lease_id: str) -> None:
 class WorkspaceLock(SemaphoreInterface):
     """Keeps the steps of one lease apart, across processes; ends with the process that holds it."""
 
-    def __init__(self, workspace: Workspace, *, patience: float) -> None:
+    def __init__(self, workspace: Workspace, *, wait_seconds: float) -> None:
         self._path = workspace.root / "lock"
-        self._patience = patience
+        self._wait_seconds = wait_seconds
         self._fd = -1
         self._depth = 0
 
@@ -167,7 +167,7 @@ class WorkspaceLock(SemaphoreInterface):
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
             raise NotAuthorised("the lease has ended", hint="take a new lease") from None
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + self._wait_seconds
         while True:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

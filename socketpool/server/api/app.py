@@ -21,20 +21,20 @@ from socketpool.server.api.schema import (
     InstanceView,
     LeaseRequest,
     LeaseView,
+    PoolReadiness,
     Problem,
-    Readiness,
+    RequestHistoryView,
     ServiceView,
-    StoryView,
 )
-from socketpool.server.api.views import lease_facts, services_host, story_view
-from socketpool.server.leases.terms import Ask
+from socketpool.server.api.views import history_view, lease_facts, services_host
+from socketpool.server.leases.terms import LeaseTerms
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from starlette.types import ASGIApp
 
-    from socketpool.server.poolmanager import Keeper
+    from socketpool.server.poolmanager import PoolManager
 
 SHOWS_TOKEN = Security(HTTPBearer(auto_error=False, description="the pool's API token"))
 """Only describes: `Guard` has checked the token before any route is looked for."""
@@ -42,12 +42,12 @@ SHOWS_TOKEN = Security(HTTPBearer(auto_error=False, description="the pool's API 
 LeaseId = Annotated[str, PathParameter(max_length=64)]
 
 
-def make_app(keeper: Keeper) -> ASGIApp:
-    """The application; its lifetime is the keeper's."""
+def make_app(manager: PoolManager) -> ASGIApp:
+    """The application; its lifetime is the pool manager's."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with keeper.running():
+        async with manager.running():
             yield
 
     app: FastAPI = FastAPIOffline(
@@ -63,55 +63,55 @@ def make_app(keeper: Keeper) -> ASGIApp:
     )
     for error, handler in ON_ERROR.items():
         app.add_exception_handler(error, handler)
-    _add_lease_routes(app, keeper)
-    app.include_router(_view_routes(keeper))
-    app.include_router(operation_routes(keeper, [SHOWS_TOKEN]))
-    app.include_router(_health_routes(keeper))
-    return Guard(app, keeper.client_of)
+    _add_lease_routes(app, manager)
+    app.include_router(_view_routes(manager))
+    app.include_router(operation_routes(manager, [SHOWS_TOKEN]))
+    app.include_router(_health_routes(manager))
+    return Guard(app, manager.client_of)
 
 
-def _add_lease_routes(app: FastAPI, keeper: Keeper) -> None:
+def _add_lease_routes(app: FastAPI, manager: PoolManager) -> None:
     problems: dict[int | str, dict[str, Any]] = {
         status: {"model": Problem} for status in (401, 403, 404, 409, 422, 429, 503)
     }
 
-    async def create_lease(ask: LeaseRequest, request: Request) -> GrantedLease:
+    async def create_lease(wanted: LeaseRequest, request: Request) -> GrantedLease:
         """Lease one instance of each named service, all or nothing, in the order asked."""
-        ttl = ask.ttl if ask.ttl is not None else keeper.settings.lease.ttl
-        lease = await keeper.leases.acquire(
-            Ask(tuple(ask.services), ttl, ask.key, ask.wait, request.scope[CLIENT]),
+        ttl = wanted.ttl if wanted.ttl is not None else manager.settings.lease.ttl
+        lease = await manager.leases.acquire(
+            LeaseTerms(tuple(wanted.services), ttl, wanted.key, wanted.wait, request.scope[CLIENT]),
             partial(_disconnected, request),
         )
         return GrantedLease(
-            token=keeper.leases.token(lease),
-            **lease_facts(keeper, lease, services_host(keeper, request.scope["server"])),
+            token=manager.leases.token(lease),
+            **lease_facts(manager, lease, services_host(manager, request.scope["server"])),
         )
 
     async def list_leases(request: Request) -> list[LeaseView]:
         """All live leases of the client, without their tokens; with the pool's own token, all."""
-        host = services_host(keeper, request.scope["server"])
-        live = keeper.leases.live(request.scope[CLIENT])
-        return [LeaseView(**lease_facts(keeper, lease, host)) for lease in live]
+        host = services_host(manager, request.scope["server"])
+        live = manager.leases.live(request.scope[CLIENT])
+        return [LeaseView(**lease_facts(manager, lease, host)) for lease in live]
 
     async def show_lease(lease_id: LeaseId, request: Request) -> LeaseView:
         """One live lease, without its token."""
-        host = services_host(keeper, request.scope["server"])
-        lease = keeper.leases.get(lease_id, request.scope[CLIENT])
-        return LeaseView(**lease_facts(keeper, lease, host))
+        host = services_host(manager, request.scope["server"])
+        lease = manager.leases.get(lease_id, request.scope[CLIENT])
+        return LeaseView(**lease_facts(manager, lease, host))
 
-    async def explain_lease(reference: LeaseId, request: Request) -> StoryView:
+    async def explain_lease(reference: LeaseId, request: Request) -> RequestHistoryView:
         """What was asked, waited and granted under the id of a lease, or why it was refused."""
-        return story_view(keeper.leases.stories.find(reference), request.scope[CLIENT])
+        return history_view(manager.leases.histories.find(reference), request.scope[CLIENT])
 
     async def renew_lease(lease_id: LeaseId, request: Request) -> LeaseView:
         """Give the lease another time to live, within its maximum age."""
-        host = services_host(keeper, request.scope["server"])
-        lease = keeper.leases.renew(lease_id, request.scope[CLIENT])
-        return LeaseView(**lease_facts(keeper, lease, host))
+        host = services_host(manager, request.scope["server"])
+        lease = manager.leases.renew(lease_id, request.scope[CLIENT])
+        return LeaseView(**lease_facts(manager, lease, host))
 
     async def release_lease(lease_id: LeaseId, request: Request) -> None:
         """End the lease: its workspace is wiped and its instances go back to the pool."""
-        keeper.leases.release(lease_id, request.scope[CLIENT])
+        manager.leases.release(lease_id, request.scope[CLIENT])
 
     for method, path, endpoint, status in (
         ("POST", "/v1/leases", create_lease, 201),
@@ -132,13 +132,13 @@ def _add_lease_routes(app: FastAPI, keeper: Keeper) -> None:
         )
 
 
-def _view_routes(keeper: Keeper) -> APIRouter:
+def _view_routes(manager: PoolManager) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["pool"], dependencies=[SHOWS_TOKEN])
 
     @router.get("/services")
     async def list_services(request: Request) -> list[ServiceView]:
         """The catalogue, as far as it is for the client."""
-        may_lease = keeper.client(request.scope[CLIENT]).may_lease
+        may_lease = manager.client(request.scope[CLIENT]).may_lease
         return [
             ServiceView(
                 service=service.name,
@@ -147,9 +147,9 @@ def _view_routes(keeper: Keeper) -> APIRouter:
                 url=service.url,
                 warm=service.warm,
                 max=service.max,
-                instances=keeper.count(service.name),
+                instances=manager.count(service.name),
             )
-            for service in keeper.settings.services.values()
+            for service in manager.settings.services.values()
             if may_lease(service.name)
         ]
 
@@ -157,7 +157,7 @@ def _view_routes(keeper: Keeper) -> APIRouter:
     async def list_instances(request: Request) -> list[InstanceView]:
         """Every instance by service and port; for a named client, those of its own leases."""
         client = request.scope[CLIENT]
-        leases = keeper.leases.live(client)
+        leases = manager.leases.live(client)
         holder = {grant.port: lease.id for lease in leases for grant in lease.grants}
         return [
             InstanceView(
@@ -168,16 +168,16 @@ def _view_routes(keeper: Keeper) -> APIRouter:
                 pid=i.pid,
                 lease=holder.get(i.port),
                 failures=i.failures,
-                last_words=keeper.instances.last_lines(i.port),
+                last_words=manager.instances.last_lines(i.port),
             )
-            for i in sorted(keeper.pool.instances.values(), key=lambda i: (i.service, i.port))
+            for i in sorted(manager.pool.instances.values(), key=lambda i: (i.service, i.port))
             if client == OPERATOR or i.port in holder
         ]
 
     return router
 
 
-def _health_routes(keeper: Keeper) -> APIRouter:
+def _health_routes(manager: PoolManager) -> APIRouter:
     router = APIRouter(tags=["health"])
 
     @router.get("/livez")
@@ -185,12 +185,12 @@ def _health_routes(keeper: Keeper) -> APIRouter:
         """The server answers."""
         return {"live": True}
 
-    @router.get("/readyz", responses={503: {"model": Readiness}})
-    async def readyz(response: Response) -> Readiness:
+    @router.get("/readyz", responses={503: {"model": PoolReadiness}})
+    async def readyz(response: Response) -> PoolReadiness:
         """Every service of the catalogue has been started up."""
-        if not keeper.ready:
+        if not manager.ready:
             response.status_code = 503
-        return Readiness(ready=keeper.ready)
+        return PoolReadiness(ready=manager.ready)
 
     return router
 

@@ -15,7 +15,7 @@ from socketpool.server.api.schema import Problem
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from socketpool.server.poolmanager import Keeper
+    from socketpool.server.poolmanager import PoolManager
 
 
 class ForeignListener(BaseModel):
@@ -65,7 +65,7 @@ class ReloadView(BaseModel):
     removed: list[str] = Field(description="their instances go when their leases end")
 
 
-def operation_routes(keeper: Keeper, dependencies: Sequence[Any]) -> APIRouter:
+def operation_routes(manager: PoolManager, dependencies: Sequence[Any]) -> APIRouter:
     """Routes under ``/v1`` for the operator; ``dependencies`` describe how all are protected."""
     router = APIRouter(
         prefix="/v1", tags=["operation"], dependencies=[*dependencies, Depends(_check_operator)]
@@ -73,30 +73,30 @@ def operation_routes(keeper: Keeper, dependencies: Sequence[Any]) -> APIRouter:
     problems: dict[int | str, dict[str, Any]] = {
         status: {"model": Problem} for status in (401, 403, 404, 422)
     }
-    drains = keeper.instances.drains
+    drains = manager.instances.drains
 
     @router.get("/pool")
     async def show_pool() -> PoolView:
         """The pool as a whole, and what an operator should know of it."""
         return PoolView(
-            ports=str(keeper.pool.ports),
+            ports=str(manager.pool.ports),
             drained=sorted(drains.names),
             foreign=[
                 ForeignListener(port=f.port, pid=f.pid, program=f.program)
-                for f in keeper.reconciler.foreign
+                for f in manager.reconciler.foreign
             ],
-            refused_files=keeper.instances.blocks.refused_files(),
+            refused_files=manager.instances.blocks.refused_files(),
         )
 
     @router.post("/drain", responses=problems)
-    async def drain(ask: DrainRequest) -> DrainView:
+    async def drain(wanted: DrainRequest) -> DrainView:
         """Drain an instance, a service or the pool, or take that back; asked again, it is told how
         far it is."""
-        if ask.undo:
-            drains.resume(ask.target)
+        if wanted.undo:
+            drains.resume(wanted.target)
         else:
-            drains.drain(ask.target)
-        return DrainView(leased=drains.held(ask.target), stopped=drains.stopped(ask.target))
+            drains.drain(wanted.target)
+        return DrainView(leased=drains.held(wanted.target), stopped=drains.stopped(wanted.target))
 
     @router.post("/reload", responses=problems)
     async def reload() -> ReloadView:
@@ -104,7 +104,7 @@ def operation_routes(keeper: Keeper, dependencies: Sequence[Any]) -> APIRouter:
 
         A file with a mistake is refused whole, and everything stays as it was.
         """
-        new = await keeper.reload()
+        new = await manager.reload()
         return ReloadView(
             added=list(new.added), changed=list(new.changed), removed=list(new.removed)
         )

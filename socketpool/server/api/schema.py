@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from socketpool.core.servicekinds import ServiceKind
 from socketpool.defaults import MAX_DURATION_SECONDS, MAX_WAIT_SECONDS
 
-MOST_SERVICES = 16
+MAX_SERVICES = 16
 
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
@@ -19,7 +19,7 @@ class LeaseRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    services: Annotated[list[_Name], Field(min_length=1, max_length=MOST_SERVICES)]
+    services: Annotated[list[_Name], Field(min_length=1, max_length=MAX_SERVICES)]
     ttl: Annotated[float, Field(ge=1, le=MAX_DURATION_SECONDS, description="seconds")] | None = None
     key: Annotated[
         str,
@@ -60,7 +60,7 @@ class GrantedLease(LeaseView):
     token: str
 
 
-class StoryView(BaseModel):
+class RequestHistoryView(BaseModel):
     """What became of a request for a lease; times are seconds since the epoch."""
 
     client: str = Field(description="empty for the pool's own token")
@@ -104,7 +104,7 @@ class InstanceView(BaseModel):
     last_words: list[str] = Field(description="the end of its log when it failed")
 
 
-class Readiness(BaseModel):
+class PoolReadiness(BaseModel):
     """Whether every service has been started up."""
 
     ready: bool

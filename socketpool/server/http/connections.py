@@ -31,10 +31,10 @@ class Droppable(Protocol):
 
 
 class Connections:
-    """The open connections of one server; ``most`` bounds their number."""
+    """The open connections of one server; ``bound`` limits their number."""
 
-    def __init__(self, most: int | None = None) -> None:
-        self._most = max_connections() if most is None else most
+    def __init__(self, bound: int | None = None) -> None:
+        self._bound = max_connections() if bound is None else bound
         # In the order in which they came, and in which they showed their token.
         self._strangers: dict[Droppable, None] = {}
         self._known: dict[Droppable, None] = {}
@@ -42,7 +42,7 @@ class Connections:
     def add(self, connection: Droppable) -> None:
         """Take in a new one, and close the stranger that came first if that is one too many."""
         self._strangers[connection] = None
-        if len(self._strangers) + len(self._known) > self._most:
+        if len(self._strangers) + len(self._known) > self._bound:
             self._drop(self._strangers, next(iter(self._strangers)))
 
     def admit(self, connection: Droppable) -> None:
@@ -54,7 +54,7 @@ class Connections:
         if self._strangers.pop(connection, self) is self:
             return  # closed already
         self._known[connection] = None
-        if len(self._known) > max(1, self._most // 2):
+        if len(self._known) > max(1, self._bound // 2):
             between = (c for c in self._known if c is not connection and c.is_between_requests())
             self._drop(self._known, next(between, connection))
 

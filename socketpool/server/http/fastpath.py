@@ -1,8 +1,8 @@
-"""The lane for the two requests that come by the thousand: take a lease, and give it back.
+"""The fast path for the two requests that come by the thousand: take a lease, and give it back.
 
 They are routes of the application like all others, declared and described there, and whatever is
 not plain about a request is left to it.  A plain one is answered here, straight from the parsed
-request to the lease keeper: the layers between would take longer than the work.
+request to the lease manager: the layers between would take longer than the work.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from socketpool.server.api.auth import shown_token
 from socketpool.server.api.problems import PROBLEM, rendered
 from socketpool.server.api.schema import LeaseRequest
 from socketpool.server.api.views import lease_facts, services_host
-from socketpool.server.leases.terms import Ask
+from socketpool.server.leases.terms import LeaseTerms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
     from socketpool.core.records import Lease
-    from socketpool.server.poolmanager import Keeper
+    from socketpool.server.poolmanager import PoolManager
 
 LEASES = b"/v1/leases"
 ONE_LEASE = b"/v1/leases/"
@@ -44,8 +44,8 @@ class HotRequest(NamedTuple):
     server: tuple[str, int | None] | None
 
 
-class LaneReply:
-    """The answer to a request that the lane has taken; stands where uvicorn has its own of others.
+class FastPathReply:
+    """The answer to a request that the fast path has taken; replaces uvicorn's own cycle.
 
     uvicorn reads ``response_complete``, clears ``keep_alive`` when the server stops, and when the
     connection is lost it sets ``disconnected`` and then ``message_event``; ``on_gone`` is told.
@@ -59,7 +59,7 @@ class LaneReply:
         self.on_gone: Callable[[], None] | None = None
 
     @property
-    def message_event(self) -> LaneReply:
+    def message_event(self) -> FastPathReply:
         """What is set when something happened to the connection."""
         return self
 
@@ -93,18 +93,18 @@ class LaneReply:
         protocol.on_response_complete()
 
 
-class LeaseLane:
+class LeaseFastPath:
     """Answers what it can of the requests about leases."""
 
-    def __init__(self, keeper: Keeper) -> None:
-        self._keeper = keeper
+    def __init__(self, manager: PoolManager) -> None:
+        self._manager = manager
 
     @staticmethod
     def may_take(path: bytes) -> bool:
-        """Whether a request could be for the lane; tells without looking any further."""
+        """Whether a request could be for the fast path; tells without looking any further."""
         return path.startswith(LEASES)
 
-    def take(self, request: HotRequest, reply: LaneReply) -> bool:
+    def take(self, request: HotRequest, reply: FastPathReply) -> bool:
         """Answer the request, now or later; False when the application has to."""
         if request.method == b"POST" and request.path == LEASES:
             handle = self._create
@@ -112,47 +112,47 @@ class LeaseLane:
             handle = self._release
         else:
             return False
-        client = self._keeper.client_of(shown_token(request.headers))
+        client = self._manager.client_of(shown_token(request.headers))
         return client is not None and handle(request, client, reply)
 
-    def _create(self, request: HotRequest, client: str, reply: LaneReply) -> bool:
+    def _create(self, request: HotRequest, client: str, reply: FastPathReply) -> bool:
         try:
             asked = LeaseRequest.model_validate_json(request.body)
         except ValidationError:
             return False
-        ttl = asked.ttl if asked.ttl is not None else self._keeper.settings.lease.ttl
-        ask = Ask(tuple(asked.services), ttl, asked.key, asked.wait, client)
-        host = services_host(self._keeper, request.server)
-        leases = self._keeper.leases
-        waiting = leases.ask(ask, partial(self._answer, host, reply))
+        ttl = asked.ttl if asked.ttl is not None else self._manager.settings.lease.ttl
+        terms = LeaseTerms(tuple(asked.services), ttl, asked.key, asked.wait, client)
+        host = services_host(self._manager, request.server)
+        leases = self._manager.leases
+        waiting = leases.submit(terms, partial(self._answer, host, reply))
         reply.on_gone = partial(leases.abandon, waiting)
         return True
 
-    def _release(self, request: HotRequest, client: str, reply: LaneReply) -> bool:
+    def _release(self, request: HotRequest, client: str, reply: FastPathReply) -> bool:
         lease = request.path[len(ONE_LEASE) :]
         if not lease.isalnum():
             return False
         try:
-            self._keeper.leases.release(lease.decode(), client)
+            self._manager.leases.release(lease.decode(), client)
         except SocketpoolError as error:
             _refuse(reply, error)
         else:
             reply.answer(204)
         return True
 
-    def _answer(self, host: str, reply: LaneReply, lease: Lease | SocketpoolError) -> None:
+    def _answer(self, host: str, reply: FastPathReply, lease: Lease | SocketpoolError) -> None:
         if isinstance(lease, SocketpoolError):
             _refuse(reply, lease)
             return
-        token = self._keeper.leases.token(lease)
+        token = self._manager.leases.token(lease)
         try:
-            facts = lease_facts(self._keeper, lease, host)  # a `GrantedLease`'s, but unchecked
+            facts = lease_facts(self._manager, lease, host)  # a `GrantedLease`'s, but unchecked
         except SocketpoolError as error:  # it ended in the moment before this
             _refuse(reply, error)
         else:
             reply.answer(201, to_json({**facts, "token": token}), JSON)
 
 
-def _refuse(reply: LaneReply, error: SocketpoolError) -> None:
+def _refuse(reply: FastPathReply, error: SocketpoolError) -> None:
     status, body, headers = rendered(error)
     reply.answer(status, body, PROBLEM, headers)

@@ -1,8 +1,8 @@
 """The HTTP protocol of the pool server, with the bounds that uvicorn leaves to a proxy.
 
-Headers have a size and a deadline, and connections a number, before anything of a request is
-looked at: nobody needs a token to open a connection.  Requests for the lane are taken out here if
-they arrive in one go; all others become requests of the application.
+The size of headers, the time they may take, and the number of connections are bounded before a
+request is read, because nobody needs a token to open a connection.  Requests for the fast path are
+taken out here if they arrive in one go; all others become requests of the application.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from socketpool.server.api.auth import MAX_BODY_BYTES, shown_token
-from socketpool.server.http.fastpath import HotRequest, LaneReply, LeaseLane
+from socketpool.server.http.fastpath import FastPathReply, HotRequest, LeaseFastPath
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,7 +28,7 @@ MAX_HEADER_BYTES = 256 << 10
 HEADER_SECONDS = 10.0
 
 HOT_SECONDS = 0.05
-"""How long the lane waits for a body that did not come with its headers."""
+"""How long the fast path waits for a body that did not come with its headers."""
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -40,20 +40,20 @@ class BoundedHttp(HttpToolsProtocol):
     def __init__(
         self,
         *args: Any,
-        lane: LeaseLane,
+        fast_path: LeaseFastPath,
         open_connections: Connections,
         client_of: Callable[[str], str | None],
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._lane = lane
+        self._fast_path = fast_path
         self._open = open_connections
         self._client_of = client_of
         self._is_stranger = True
         self._in_headers = True
         self._header_bytes = 0
         self._header_timer: asyncio.TimerHandle | None = None
-        self._hot_body: bytes | None = None  # of a request that the lane may take
+        self._hot_body: bytes | None = None  # of a request that the fast path may take
         self._hot_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -122,13 +122,13 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is here."""
         if self._hot_body is not None:
-            before, reply = self.cycle, LaneReply(self)
+            before, reply = self.cycle, FastPathReply(self)
             # Where uvicorn looks whether a request is being answered, and who is to hear of its end
             self.cycle = cast("RequestResponseCycle", reply)
             method = self.parser.get_method()
             body = self._hot_body
             request = HotRequest(method, self.url, self.headers, body, self.server)
-            if self._lane.take(request, reply):
+            if self._fast_path.take(request, reply):
                 self._forget_hot()
                 return
             self.cycle = before
@@ -136,9 +136,9 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_message_complete()
 
     def _may_be_hot(self) -> bool:
-        """Whether there is nothing about the request, or before it, that the lane can't do."""
+        """Whether there is nothing about the request, or before it, that the fast path can't do."""
         return (
-            self._lane.may_take(self.url)
+            self._fast_path.may_take(self.url)
             and (self.cycle is None or self.cycle.response_complete)
             and self.parser.get_http_version() == "1.1"
             and self.parser.should_keep_alive()

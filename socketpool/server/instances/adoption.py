@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from socketpool.core.pool import Pool
-    from socketpool.server.instances.blocks import Blocks
     from socketpool.server.instances.drains import Drains
+    from socketpool.server.instances.instanceblocks import Blocks
     from socketpool.supervision.rpc import ProcessInfo
 
 

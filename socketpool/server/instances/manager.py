@@ -17,8 +17,8 @@ from socketpool.core.lifecycle import HELD, InstanceState
 from socketpool.errors import SocketpoolError
 from socketpool.server.instances.act import Actor
 from socketpool.server.instances.adoption import adopt, note_needs, remove_unknown_files
-from socketpool.server.instances.blocks import Blocks
 from socketpool.server.instances.drains import Drains
+from socketpool.server.instances.instanceblocks import Blocks
 from socketpool.server.instances.live import LiveInstances
 from socketpool.server.instances.observe import BECOMING_READY, Observer
 from socketpool.server.instances.outdated import Updater

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from socketpool.core.pool import Pool
-    from socketpool.server.instances.blocks import Blocks
+    from socketpool.server.instances.instanceblocks import Blocks
     from socketpool.server.instances.live import LiveInstance
     from socketpool.server.instances.probes import Prober
     from socketpool.supervision.rpc import ProcessInfo

@@ -21,7 +21,7 @@ from socketpool.system.processes import child_of, end, orphans
 if TYPE_CHECKING:
     from socketpool.config.statedir import StateDir
     from socketpool.core.pool import Pool
-    from socketpool.server.instances.blocks import Blocks
+    from socketpool.server.instances.instanceblocks import Blocks
 
 INTERVAL_SECONDS = 10.0
 ORPHAN_GRACE = 0.5

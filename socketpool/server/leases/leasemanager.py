@@ -31,7 +31,7 @@ from socketpool.errors import (
 )
 from socketpool.logs import log_event
 from socketpool.rsi.runner import workspace
-from socketpool.server.leases.history import Stories
+from socketpool.server.leases.history import RequestHistories
 from socketpool.server.leases.queue import WaitQueue
 from socketpool.server.leases.requests import ClientGone, Pending, Request
 from socketpool.server.supply import PoolSupply
@@ -47,14 +47,14 @@ if TYPE_CHECKING:
     from socketpool.core.pool import Pool
     from socketpool.credentials.fence import Fence
     from socketpool.credentials.tokens import LeaseTokens
-    from socketpool.server.leases.journal import Journal
+    from socketpool.server.leases.groupcommit import GroupCommit
     from socketpool.server.leases.requests import Answered
-    from socketpool.server.leases.terms import Ask
+    from socketpool.server.leases.terms import LeaseTerms
 
 log = logging.getLogger("socketpool.leases")
 
 
-class LeaseKeeper:
+class LeaseManager:
     """The leases of one pool.
 
     ``wanted`` is called when instances may have to be added; ``refusal`` says why waiting for a
@@ -66,7 +66,7 @@ class LeaseKeeper:
         self,
         pool: Pool,
         state: StateDir,
-        journal: Journal,
+        group_commit: GroupCommit,
         fence: Fence,
         tokens: LeaseTokens,
         limits: LeaseSettings,
@@ -78,11 +78,11 @@ class LeaseKeeper:
     ) -> None:
         self._supply = PoolSupply(pool, clients, refusal)
         self.queue = WaitQueue(self._supply)
-        self.stories = Stories()
+        self.histories = RequestHistories()
         self._pool = pool
-        self._loop = journal.loop
+        self._loop = group_commit.loop
         self._workspaces, self._trash = state.workspaces, state.trash
-        self._journal = journal
+        self._group_commit = group_commit
         self._fence = fence
         self._tokens = tokens
         self.limits = limits
@@ -109,10 +109,10 @@ class LeaseKeeper:
                 created=record.created,
             )
             self._pool.restore(lease)
-            self.stories.restored(lease, record.created)
+            self.histories.restored(lease, record.created)
         self._fence.bar_all_but(grant.port for record in records for grant in record.grants)
 
-    def ask(self, ask: Ask, answered: Answered) -> Request:
+    def submit(self, terms: LeaseTerms, answered: Answered) -> Request:
         """Have ``answered`` called with a lease, new or the one that the same request key already
         got, or with the refusal: now or later, unless the request is abandoned before.
 
@@ -120,7 +120,7 @@ class LeaseKeeper:
         :class:`NoCapacity`, :class:`QuotaExceeded`, :class:`KeyReused` or
         :class:`StoreError`.
         """
-        request = Request(ask, answered)
+        request = Request(terms, answered)
         try:
             self._begin(request)
         except SocketpoolError as error:
@@ -132,17 +132,17 @@ class LeaseKeeper:
         if request.pending is not None:
             self._withdraw(request)
             gone = ClientGone("the client did not wait for its lease")
-            self.stories.refused(request.story, gone)
+            self.histories.refused(request.history, gone)
 
     async def acquire(
-        self, ask: Ask, hung_up: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self, terms: LeaseTerms, hung_up: Callable[[], Coroutine[Any, Any, None]] | None = None
     ) -> Lease:
-        """As `ask`, for those who can wait themselves; raises the refusal.
+        """As `submit`, for those who can wait themselves; raises the refusal.
 
         ``hung_up`` returns when the client does not wait any more; that raises ClientGone.
         """
         answer: asyncio.Future[Lease | SocketpoolError] = self._loop.create_future()
-        request = self.ask(ask, answer.set_result)
+        request = self.submit(terms, answer.set_result)
         awaited: set[asyncio.Future[Any]] = {answer}
         if hung_up is not None and not answer.done():
             awaited.add(asyncio.ensure_future(hung_up()))
@@ -195,7 +195,7 @@ class LeaseKeeper:
     def renew(self, lease_id: str, client: str = OPERATOR) -> Lease:
         """Give the lease another time to live; raises :class:`NoSuchLease`."""
         self.get(lease_id, client)
-        self.stories.renewed(lease_id)
+        self.histories.renewed(lease_id)
         return self._pool.renew(lease_id, self._loop.time())
 
     def release(self, lease_id: str, client: str = OPERATOR) -> None:
@@ -213,20 +213,20 @@ class LeaseKeeper:
 
     # -- granting ----------------------------------------------------------------------------
 
-    def _permitted(self, ask: Ask) -> Ask:
+    def _permitted(self, terms: LeaseTerms) -> LeaseTerms:
         """The request as far as the catalogue, the client's rights and its quotas allow it."""
-        self._check_possible(ask.services)
-        ttl = min(ask.ttl, self.limits.max)
-        if ask.client == OPERATOR:
-            return ask._replace(ttl=ttl)
-        client = self._clients[ask.client]
-        for service in ask.services:
+        self._check_possible(terms.services)
+        ttl = min(terms.ttl, self.limits.max)
+        if terms.client == OPERATOR:
+            return terms._replace(ttl=ttl)
+        client = self._clients[terms.client]
+        for service in terms.services:
             if not client.may_lease(service):
                 raise ServiceForbidden(
                     f"client {client.name!r} may not lease {service!r}",
                     hint="the pool's operator allows it under clients in the pool's file",
                 )
-        return ask._replace(ttl=ttl if client.ttl is None else min(ttl, client.ttl))
+        return terms._replace(ttl=ttl if client.ttl is None else min(ttl, client.ttl))
 
     def _check_possible(self, services: tuple[str, ...]) -> None:
         """Refuse what would wait in vain: the pool as it is configured can never grant it."""
@@ -236,10 +236,10 @@ class LeaseKeeper:
                     f"no service is named {service!r}",
                     hint="known services: " + ", ".join(sorted(self._pool.services)),
                 )
-            most = self._pool.services[service].most
-            if services.count(service) > most:
+            max_instances = self._pool.services[service].max_instances
+            if services.count(service) > max_instances:
                 raise UsageError(
-                    f"there are never more than {most} instances of {service}",
+                    f"there are never more than {max_instances} instances of {service}",
                     hint="lease fewer, or ask the operator to raise max",
                 )
         if len(services) > len(self._pool.ports):
@@ -260,28 +260,28 @@ class LeaseKeeper:
         )
 
     def _begin(self, request: Request) -> None:
-        ask = request.ask
-        pending = self._pending.get((ask.client, ask.key))
+        terms = request.terms
+        pending = self._pending.get((terms.client, terms.key))
         if pending is None:
-            lease = self._pool.find(ask.client, ask.key)
+            lease = self._pool.find(terms.client, terms.key)
             if lease is not None:
-                _check_same(tuple(grant.service for grant in lease.grants), ask)
+                _check_same(tuple(grant.service for grant in lease.grants), terms)
                 request.answered(lease)
                 return
             pending = self._new_pending(request)
-        _check_same(pending.services, ask)
+        _check_same(pending.services, terms)
         request.pending = pending
         pending.requests.append(request)
         if pending.lease is None:
-            request.timer = self._loop.call_later(ask.wait, self._time_out, request)
+            request.timer = self._loop.call_later(terms.wait, self._time_out, request)
 
     def _new_pending(self, request: Request) -> Pending:
-        ask = request.ask = self._permitted(request.ask)
-        pending = Pending(ask, request.story, self._serve)
-        if self.queue.must_wait(ask.services, ask.client) or not self._grant(pending):
+        terms = request.terms = self._permitted(request.terms)
+        pending = Pending(terms, request.history, self._serve)
+        if self.queue.must_wait(terms.services, terms.client) or not self._grant(pending):
             self._join(pending)
-        if ask.key:
-            self._pending[ask.client, ask.key] = pending
+        if terms.key:
+            self._pending[terms.client, terms.key] = pending
         return pending
 
     def _join(self, pending: Pending) -> None:
@@ -289,13 +289,13 @@ class LeaseKeeper:
         for refused in filter(None, map(self._supply.why_closed, pending.services)):
             raise refused
         if client != OPERATOR:
-            most = self._clients[client].waiting
-            if most is not None and self.queue.count_of(client) >= most:
+            max_waiting = self._clients[client].waiting
+            if max_waiting is not None and self.queue.count_of(client) >= max_waiting:
                 raise QuotaExceeded(
-                    f"client {client!r} has {most} requests waiting, as many as it may have",
+                    f"client {client!r} has {max_waiting} requests waiting, as many as it may have",
                     hint="wait for them, or ask the pool's operator for a larger quota",
                 )
-        pending.story.ahead = self.queue.join(pending)
+        pending.history.ahead = self.queue.join(pending)
         self._wanted()
 
     def _serve(self, pending: Pending) -> bool:
@@ -313,13 +313,17 @@ class LeaseKeeper:
 
         Raises NoCapacity when it makes no sense to wait for more.
         """
-        ask = pending.ask
+        terms = pending.terms
         try:
             lease = self._pool.grant(
-                ask.services, ttl=ask.ttl, key=ask.key, client=ask.client, now=self._loop.time()
+                terms.services,
+                ttl=terms.ttl,
+                key=terms.key,
+                client=terms.client,
+                now=self._loop.time(),
             )
         except (Exhausted, UnknownService) as error:
-            for refused in filter(None, map(self._refusal, ask.services)):
+            for refused in filter(None, map(self._refusal, terms.services)):
                 raise refused from None
             if isinstance(error, UnknownService):
                 raise
@@ -331,7 +335,7 @@ class LeaseKeeper:
         record = LeaseRecord(
             lease.id, lease.generation, lease.client, lease.key, lease.ttl, created, lease.grants
         )
-        self._journal.write(Save(record), partial(self._established, pending, lease, created))
+        self._group_commit.write(Save(record), partial(self._established, pending, lease, created))
         return True
 
     def _established(
@@ -344,7 +348,7 @@ class LeaseKeeper:
             return
         self._fence.admit((grant.port for grant in lease.grants), lease.generation)
         lease = pending.lease = self._pool.activate(lease.id, created)
-        self.stories.granted(pending.story, lease)
+        self.histories.granted(pending.history, lease)
         self._wanted()
         told = {
             "lease": lease.id,
@@ -353,7 +357,7 @@ class LeaseKeeper:
             "client": lease.client,
         }
         log_event(log, "lease granted", told)
-        if not pending.requests and pending.story.ahead is not None:
+        if not pending.requests and pending.history.ahead is not None:
             # All who waited hung up. One that was served at once may yet ask again with its key.
             self._end(lease, LeaseEvent.RELEASE)
         for request in pending.requests:
@@ -362,13 +366,13 @@ class LeaseKeeper:
 
     def _time_out(self, request: Request) -> None:
         self._withdraw(request)
-        ask, story = request.ask, request.story
+        terms, history = request.terms, request.history
         self._refuse(
             request,
-            self._quota_refusal(ask.client)
+            self._quota_refusal(terms.client)
             or NoCapacity(
-                f"nothing became free within {ask.wait:g} s for: {', '.join(ask.services)} "
-                f"(requests waiting before this one: {story.ahead or 0})",
+                f"nothing became free within {terms.wait:g} s for: {', '.join(terms.services)} "
+                f"(requests waiting before this one: {history.ahead or 0})",
                 hint="try again later, wait longer, or ask the operator to raise max",
             ),
         )
@@ -385,9 +389,9 @@ class LeaseKeeper:
                 self.queue.serve()  # it may have stood before somebody who wants less
 
     def _forget(self, pending: Pending) -> None:
-        ask = pending.ask
-        if self._pending.get((ask.client, ask.key)) is pending:
-            del self._pending[ask.client, ask.key]
+        terms = pending.terms
+        if self._pending.get((terms.client, terms.key)) is pending:
+            del self._pending[terms.client, terms.key]
 
     def _refuse_all(self, pending: Pending, error: SocketpoolError) -> None:
         for request in pending.requests:
@@ -396,7 +400,7 @@ class LeaseKeeper:
     def _refuse(self, request: Request, error: SocketpoolError) -> None:
         request.pending = None
         request.stop_timer()
-        self.stories.refused(request.story, error)
+        self.histories.refused(request.history, error)
         request.answered(error)
 
     # -- ending ------------------------------------------------------------------------------
@@ -410,15 +414,15 @@ class LeaseKeeper:
         self._returning(lease)
         self._pool.end(lease.id, event, self._loop.time())
         if lease.state is LeaseState.ACTIVE:
-            self.stories.ended(lease.id, event)
+            self.histories.ended(lease.id, event)
             log_event(log, "lease ended", {"lease": lease.id, "how": event})
         self.queue.serve()
         self._wanted()
-        self._journal.write_later(Forget(lease.id), partial(_log_failure, lease.id))
+        self._group_commit.write_later(Forget(lease.id), partial(_log_failure, lease.id))
 
 
-def _check_same(services: tuple[str, ...], ask: Ask) -> None:
-    if services != ask.services:
+def _check_same(services: tuple[str, ...], terms: LeaseTerms) -> None:
+    if services != terms.services:
         raise KeyReused(
             "the request key already belongs to a request for other services",
             hint="use a new key for a new request",

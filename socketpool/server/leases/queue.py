@@ -21,7 +21,7 @@ from socketpool.errors import NoCapacity
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-MOST_WAITING = 1000
+MAX_WAITING = 1000
 
 
 class Supply(Protocol):
@@ -89,9 +89,9 @@ class WaitQueue:
 
     def join(self, waiter: Waiter) -> int:
         """Take a place; returns how many were waiting before.  Raises :class:`NoCapacity`."""
-        if len(self._waiters) >= MOST_WAITING:
+        if len(self._waiters) >= MAX_WAITING:
             raise NoCapacity(
-                f"{MOST_WAITING} requests are waiting already", hint="try again in a minute"
+                f"{MAX_WAITING} requests are waiting already", hint="try again in a minute"
             )
         self._waiters[waiter] = None
         self._named.update(waiter.needs.keys())

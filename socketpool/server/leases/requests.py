@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from socketpool.core.records import Lease
 from socketpool.errors import SocketpoolError
-from socketpool.server.leases.history import Story
+from socketpool.server.leases.history import RequestHistory
 from socketpool.server.leases.queue import Waiter
 
 if TYPE_CHECKING:
     import asyncio
 
-    from socketpool.server.leases.terms import Ask
+    from socketpool.server.leases.terms import LeaseTerms
 
 Answered = Callable[[Lease | SocketpoolError], None]
 
@@ -30,12 +30,12 @@ class Request:
     ``pending`` is None when it has been answered or abandoned; ``timer`` runs while it waits.
     """
 
-    __slots__ = ("answered", "ask", "pending", "story", "timer")
+    __slots__ = ("answered", "history", "pending", "terms", "timer")
 
-    def __init__(self, ask: Ask, answered: Answered) -> None:
-        self.ask = ask
+    def __init__(self, terms: LeaseTerms, answered: Answered) -> None:
+        self.terms = terms
         self.answered = answered
-        self.story = Story(ask)
+        self.history = RequestHistory(terms)
         self.pending: Pending | None = None
         self.timer: asyncio.TimerHandle | None = None
 
@@ -53,12 +53,14 @@ class Pending(Waiter):
     ``serve`` grants it, and returns False when there is not enough yet.
     """
 
-    __slots__ = ("_serve", "ask", "lease", "requests", "story")
+    __slots__ = ("_serve", "history", "lease", "requests", "terms")
 
-    def __init__(self, ask: Ask, story: Story, serve: Callable[[Pending], bool]) -> None:
-        super().__init__(ask.services, ask.client)
-        self.ask = ask
-        self.story = story
+    def __init__(
+        self, terms: LeaseTerms, history: RequestHistory, serve: Callable[[Pending], bool]
+    ) -> None:
+        super().__init__(terms.services, terms.client)
+        self.terms = terms
+        self.history = history
         self.requests: list[Request] = []
         self.lease: Lease | None = None
         self._serve = serve

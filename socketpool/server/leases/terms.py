@@ -7,7 +7,7 @@ from typing import NamedTuple
 from socketpool.core.permissions import OPERATOR
 
 
-class Ask(NamedTuple):
+class LeaseTerms(NamedTuple):
     """A client's request for a lease: times in seconds, ``key`` empty for none."""
 
     services: tuple[str, ...]

@@ -12,8 +12,8 @@ from socketpool.config.destination import Destination
 from socketpool.errors import ConfigError, SocketpoolError
 from socketpool.tunnel.failures import HostKeyRefused, HostUnreachable
 from socketpool.tunnel.hostkeys import HostKey
+from socketpool.tunnel.hostsettings import home
 from socketpool.tunnel.recognition import Recognition
-from socketpool.tunnel.settings import home
 from socketpool.tunnel.sshconfig import resolve
 from tests.support.sshd import HOST, keygen
 from tests.support.tunnels import Told, tunnel_through

@@ -15,7 +15,7 @@ from socketpool.errors import ConfigError
 from socketpool.tunnel.sshconfig import resolve
 
 if TYPE_CHECKING:
-    from socketpool.tunnel.settings import HostSettings
+    from socketpool.tunnel.hostsettings import HostSettings
 
 DOCS = Path(__file__).parents[3] / "docs" / "tunnel.md"
 ROW = re.compile(r"\| `(.+)`(?: \(Debian\))? \| (\w+) \| (.+) \| (.+) \|")

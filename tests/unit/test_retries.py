@@ -13,7 +13,7 @@ import pytest
 
 from socketpool.client import retries
 from socketpool.client.api import PoolClient
-from socketpool.client.retries import RESTART_SECONDS, Patience, parse_retry_after
+from socketpool.client.retries import RESTART_SECONDS, RetryBudget, parse_retry_after
 from socketpool.errors import NoCapacity, NotAuthorised, PoolUnreachable
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ class Time:
         self.now = 100.0
         self.pauses: list[float] = []
 
-    def patience(self, wait: float = 0.0) -> Patience:
-        return Patience(wait, clock=lambda: self.now, sleep=self.sleep)
+    def patience(self, wait: float = 0.0) -> RetryBudget:
+        return RetryBudget(wait, clock=lambda: self.now, sleep=self.sleep)
 
     def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)

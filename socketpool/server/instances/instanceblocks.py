@@ -92,7 +92,7 @@ class Blocks:
         for service in self._pool.services.values():
             usage = self._pool.usage[service.name]
             needed = service.warm + usage.ahead(now) + usage.peak(now)
-            for block in self._surplus(service.name, min(needed, service.most)):
+            for block in self._surplus(service.name, min(needed, service.max_instances)):
                 log.info("giving up", extra={"block": block})
                 self.retire(block)
         self.retire_unserved()  # those too whose registration outlasted their service

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from pathlib import Path
 
+    from socketpool.tunnel.hostsettings import HostSettings
     from socketpool.tunnel.keyfiles import PrivateKey
-    from socketpool.tunnel.settings import HostSettings
 
 
-class Ask(Protocol):
+class AskUser(Protocol):
     """Asks the user; None when there is nobody to ask, or no answer."""
 
     def __call__(self, prompt: str, *, echo: bool = False) -> str | None:
@@ -61,7 +61,7 @@ class Identity(NamedTuple):
 class Identities:
     """The keys for one host, over all connections to it."""
 
-    def __init__(self, host: HostSettings, ask: Ask) -> None:
+    def __init__(self, host: HostSettings, ask: AskUser) -> None:
         self._host = host
         self._ask = ask
         self._worked: bytes | None = None

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 LATER_SECONDS = 0.05
 """How long a change that nobody waits for may wait for company."""
 
-log = logging.getLogger("socketpool.journal")
+log = logging.getLogger("socketpool.groupcommit")
 
 _Entry = tuple["Change", "Callable[[StoreError | None], None]"]
 
 
-class Journal:
+class GroupCommit:
     """Makes changes durable in the order in which they were given.
 
     Whoever gave one is called back on ``loop`` when it is durable, or with a :class:`StoreError`.

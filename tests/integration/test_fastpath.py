@@ -1,4 +1,4 @@
-"""Requests for leases on the wire: in one go they take the lane, else the application.
+"""Requests for leases on the wire: in one go they take the fast path, else the application.
 
 Whoever asks must not notice which of them answered.
 """
@@ -58,7 +58,7 @@ class Wire:
             if len(pieces) > 1:
                 time.sleep(
                     0.1
-                )  # so that they arrive one by one, and the lane does not wait for them
+                )  # so that they arrive one by one, and the fast path does not wait for them
 
     def answer(self) -> Answer:
         status = self._reader.readline()

@@ -10,7 +10,7 @@ import pytest
 
 from socketpool.core.records import Grant
 from socketpool.errors import StoreError
-from socketpool.server.leases.journal import Journal
+from socketpool.server.leases.groupcommit import GroupCommit
 from socketpool.store.contract import Change, Forget, LeaseRecord, Save
 from socketpool.store.sqlite import SqliteLeaseStore
 
@@ -45,9 +45,9 @@ class GatedStore:
         self.closed = True
 
 
-def write(journal: Journal, change: Change) -> asyncio.Future[None]:
+def write(group_commit: GroupCommit, change: Change) -> asyncio.Future[None]:
     """Done when the change is durable, or failed."""
-    done = journal.loop.create_future()
+    done = group_commit.loop.create_future()
 
     def then(error: StoreError | None) -> None:
         if error is None:
@@ -55,7 +55,7 @@ def write(journal: Journal, change: Change) -> asyncio.Future[None]:
         else:
             done.set_exception(error)
 
-    journal.write(change, then)
+    group_commit.write(change, then)
     return done
 
 
@@ -69,17 +69,17 @@ def test_changes_during_a_commit_share_the_next() -> None:
     store = GatedStore()
 
     async def scenario() -> None:
-        journal = Journal(store, asyncio.get_running_loop())
-        first = write(journal, Save(record(1)))
+        group_commit = GroupCommit(store, asyncio.get_running_loop())
+        first = write(group_commit, Save(record(1)))
         await started(first)
-        others = [write(journal, Save(record(n))) for n in range(2, 10)]
+        others = [write(group_commit, Save(record(n))) for n in range(2, 10)]
         await started(first, *others)
         store.gate.release()
         await first
         await started(*others)
         store.gate.release()
         await asyncio.gather(*others)
-        await journal.close()
+        await group_commit.close()
 
     asyncio.run(scenario())
     assert store.commits == [[Save(record(1))], [Save(record(n)) for n in range(2, 10)]]
@@ -90,10 +90,10 @@ def test_a_failed_commit_fails_all_its_writers_and_only_them() -> None:
     store = GatedStore()
 
     async def scenario() -> None:
-        journal = Journal(store, asyncio.get_running_loop())
-        first = write(journal, Save(record(1)))
+        group_commit = GroupCommit(store, asyncio.get_running_loop())
+        first = write(group_commit, Save(record(1)))
         await started(first)
-        others = [write(journal, Save(record(n))) for n in (2, 3)]
+        others = [write(group_commit, Save(record(n))) for n in (2, 3)]
         await started(*others)
         store.gate.release()
         await first
@@ -104,8 +104,8 @@ def test_a_failed_commit_fails_all_its_writers_and_only_them() -> None:
                 await other
         store.failing = None
         store.gate.release()
-        await write(journal, Forget("l1"))
-        await journal.close()
+        await write(group_commit, Forget("l1"))
+        await group_commit.close()
 
     asyncio.run(scenario())
     assert store.commits == [[Save(record(1))], [Forget("l1")]]
@@ -117,13 +117,13 @@ def test_a_store_that_breaks_its_contract_leaves_nobody_waiting() -> None:
     store.gate.release()
 
     async def scenario() -> None:
-        journal = Journal(store, asyncio.get_running_loop())
+        group_commit = GroupCommit(store, asyncio.get_running_loop())
         with pytest.raises((StoreError, RuntimeError)):
-            await asyncio.wait_for(write(journal, Forget("x")), 5)
+            await asyncio.wait_for(write(group_commit, Forget("x")), 5)
         store.failing = None
         store.gate.release()
-        await asyncio.wait_for(write(journal, Forget("y")), 5)
-        await journal.close()
+        await asyncio.wait_for(write(group_commit, Forget("y")), 5)
+        await group_commit.close()
 
     asyncio.run(scenario())
     assert store.commits == [[Forget("y")]]
@@ -136,15 +136,15 @@ def test_a_writer_that_breaks_does_not_disturb_the_others() -> None:
         raise RuntimeError("a bug")
 
     async def scenario() -> None:
-        journal = Journal(store, asyncio.get_running_loop())
-        journal.write(Save(record(1)), broken)
-        journal.write(Save(record(2)), broken)
-        three = write(journal, Save(record(3)))
+        group_commit = GroupCommit(store, asyncio.get_running_loop())
+        group_commit.write(Save(record(1)), broken)
+        group_commit.write(Save(record(2)), broken)
+        three = write(group_commit, Save(record(3)))
         await started(three)
         store.gate.release()
         store.gate.release()
         await three
-        await journal.close()
+        await group_commit.close()
 
     asyncio.run(scenario())
     assert Save(record(3)) in [change for commit in store.commits for change in commit]
@@ -154,11 +154,11 @@ def test_closing_finishes_what_was_given() -> None:
     store = GatedStore()
 
     async def scenario() -> None:
-        journal = Journal(store, asyncio.get_running_loop())
-        written = write(journal, Save(record(1)))
+        group_commit = GroupCommit(store, asyncio.get_running_loop())
+        written = write(group_commit, Save(record(1)))
         await started(written)
         store.gate.release()
-        await journal.close()
+        await group_commit.close()
         await written
 
     asyncio.run(scenario())
@@ -167,11 +167,13 @@ def test_closing_finishes_what_was_given() -> None:
 
 def test_many_writers_at_once_end_up_in_sqlite_in_order(tmp_path: Path) -> None:
     async def scenario() -> None:
-        journal = Journal(SqliteLeaseStore(tmp_path / "leases.sqlite"), asyncio.get_running_loop())
-        writes = [write(journal, Save(record(n))) for n in range(1, 201)]
-        writes += [write(journal, Forget(f"l{n}")) for n in range(1, 101)]
+        group_commit = GroupCommit(
+            SqliteLeaseStore(tmp_path / "leases.sqlite"), asyncio.get_running_loop()
+        )
+        writes = [write(group_commit, Save(record(n))) for n in range(1, 201)]
+        writes += [write(group_commit, Forget(f"l{n}")) for n in range(1, 101)]
         await asyncio.gather(*writes)
-        await journal.close()
+        await group_commit.close()
 
     asyncio.run(scenario())
     store = SqliteLeaseStore(tmp_path / "leases.sqlite")
