@@ -56,7 +56,7 @@ def measure(*, quick: bool) -> list[dict[str, Any]]:
         pool = stack.enter_context(running_pool(catalogue=CATALOGUE))
         client = stack.enter_context(closing(PoolClient(HOST, pool.port, pool.token)))
         lease = stack.enter_context(leased(client, ["echo"], wait=30))
-        ports = {OURS: lease.service("echo").port}
+        ports = {OURS: lease["echo"].port}
         for name, command_for in PEERS.items():
             program = find(name)
             if program is None:

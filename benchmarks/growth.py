@@ -93,8 +93,8 @@ def _yaml(warm: int, most: int) -> str:
 
 
 def _idle(client: PoolClient) -> int:
-    echo = next(s for s in client.services() if s["service"] == "echo")
-    return int(echo["instances"].get("idle", 0))
+    echo = next(s for s in client.services() if s.service == "echo")
+    return echo.instances.get("idle", 0)
 
 
 @contextmanager

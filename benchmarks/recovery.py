@@ -59,7 +59,7 @@ def measure(*, quick: bool) -> list[dict[str, Any]]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sp-", dir="/tmp")))
         pool = stack.enter_context(running_pool(catalogue=CATALOGUE))
         client = stack.enter_context(closing(PoolClient(HOST, pool.port, pool.token)))
-        candidates = {OURS: (client.instances()[0]["port"], _supervisord(pool))}
+        candidates = {OURS: (client.instances()[0].port, _supervisord(pool))}
         for name, (program, text) in _peers().items():
             if program is None:
                 print(f"skipped, not there: {name}")

@@ -34,7 +34,7 @@ from socketpool.protocol.session import await_event, greet
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from socketpool.client.api import ClientLease
+    from socketpool.client.answers import ClientLease
 
 CATALOGUE = Path(__file__).parent / "catalogue"
 HOST = "127.0.0.1"
@@ -47,7 +47,7 @@ class Session:
     """Sessions on the store."""
 
     def __init__(self, lease: ClientLease, manner: str = "") -> None:
-        self._leased, self._token = lease.service("store"), lease.token
+        self._leased, self._token = lease["store"], lease.token
         self._manner = manner
 
     @contextmanager

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from socketpool.client.api import ClientLease
+    from socketpool.client.answers import ClientLease
     from tests.support.pools import RunningPool
 
 STEPS = ("upload", "vendor", "download")

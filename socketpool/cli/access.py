@@ -94,20 +94,15 @@ def way_through(
 @contextmanager
 def reach(way: Way, note: Callable[[str], None]) -> Iterator[PoolClient]:
     """The pool for the length of a ``with`` block; raises what prevents it."""
-    from socketpool.client.api import PoolClient
-    from socketpool.client.apitoken import find_access
-    from socketpool.client.dial import TcpDial
+    from socketpool.client.connecting import connect
 
     if way.ssh is not None:
         with through(way, note, told(note)) as (client, _):
             yield client
         return
-    access = find_access(
-        way.host, way.port, file=way.token_file, state_dir=way.state_dir, account=way.account
-    )
-    dial = TcpDial(access.accounts)
-    with closing(
-        PoolClient(access.host, way.port, access.token, known=access.known, dial=dial)
+    address = str(Address(host=way.host, port=way.port))
+    with connect(
+        address, token_file=way.token_file, state_dir=way.state_dir, account=way.account
     ) as client:
         yield client
 

@@ -14,7 +14,8 @@ from socketpool.tunnel.threads import start
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from socketpool.client.api import ClientLease, PoolClient
+    from socketpool.client.answers import ClientLease
+    from socketpool.client.api import PoolClient
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 

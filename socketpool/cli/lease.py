@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import time
+import threading
 from typing import TYPE_CHECKING
 
 import click
 
 from socketpool.cli.base import printable, say
 from socketpool.cli.pooloptions import wait_option, with_near_pool, with_pool
-from socketpool.client.environment import fill_url
-from socketpool.client.renewal import leased
+from socketpool.client.dial import await_answer
 from socketpool.config.values import Address, parse_duration
-from socketpool.errors import PoolUnreachable, UsageError
+from socketpool.errors import UsageError
 
 if TYPE_CHECKING:
-    from socketpool.client.api import ClientLease, PoolClient
-    from socketpool.client.dial import Dial
-
-ANSWER_SECONDS = 10.0
+    from socketpool.client.answers import ClientLease
+    from socketpool.client.api import PoolClient
 
 
 def _seconds(_: click.Context, __: click.Parameter, value: str | None) -> float | None:
@@ -58,22 +55,25 @@ def lease(
     `socketpool release` gives it back. With --hold this command does both.
     """
     if hold:
-        with leased(client, list(services), wait=wait, ttl=ttl) as held:
-            _show(client, held, as_json=as_json)
+        from socketpool.client.api import lease_lost
+
+        lost = threading.Event()
+        with client.hold(services, wait=wait, ttl=ttl, lost=lost.set) as held:
+            _show(held, as_json=as_json)
             say("held until Ctrl-C")
-            while True:
-                time.sleep(3600)
+            lost.wait()
+        raise lease_lost(held.id)
     granted = client.acquire(list(services), wait=wait, ttl=ttl)
     try:
-        _show(client, granted, as_json=as_json)
+        for service in granted.services:
+            await_answer(service.host, service.port, client.dial)
+        _show(granted, as_json=as_json)
     except BaseException:
         client.release(granted.id)  # nobody has been told of it
         raise
 
 
-def _show(client: PoolClient, lease: ClientLease, *, as_json: bool) -> None:
-    for service in lease.services:
-        await_answer(client.dial, service.host, service.port)
+def _show(lease: ClientLease, *, as_json: bool) -> None:
     if as_json:
         services = [
             {
@@ -81,7 +81,7 @@ def _show(client: PoolClient, lease: ClientLease, *, as_json: bool) -> None:
                 "host": s.host,
                 "port": s.port,
                 "instance": s.instance,
-                "url": fill_url(s.url, s.host, s.port),
+                "url": s.url,
             }
             for s in lease.services
         ]
@@ -93,32 +93,20 @@ def _show(client: PoolClient, lease: ClientLease, *, as_json: bool) -> None:
         say(f"lease {lease.id}, for {lease.ttl:g} s")
 
 
-def await_answer(dial: Dial, host: str, port: int) -> None:
-    """Return when somebody answers there; raises PoolUnreachable when nobody does for a while."""
-    deadline = time.monotonic() + ANSWER_SECONDS
-    while True:
-        try:
-            dial(host, port).close()
-        except PoolUnreachable:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return
-
-
 @click.command("leases")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 @with_pool
 def leases(client: PoolClient, *, as_json: bool) -> None:
     """List the live leases."""
+    from socketpool.client.answers import LeaseStatus, to_api
+
     found = client.leases()
     if as_json:
-        click.echo(json.dumps(found))
+        click.echo(json.dumps([to_api(LeaseStatus, lease) for lease in found]))
         return
     for entry in found:
-        where = ", ".join(f"{s['service']} {s['port']}" for s in entry["services"])
-        click.echo(printable(f"{entry['lease']}  {entry['expires_in']:7.1f} s left  {where}"))
+        where = ", ".join(f"{s.service} {s.port}" for s in entry.services)
+        click.echo(printable(f"{entry.id}  {entry.expires_in:7.1f} s left  {where}"))
     if not found:
         say("no leases")
 

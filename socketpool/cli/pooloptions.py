@@ -13,8 +13,6 @@ from socketpool import variables
 from socketpool.cli.access import PROFILE_MARK, Way, reach, way_of_profile
 from socketpool.cli.base import say
 from socketpool.client.dial import TcpDial
-from socketpool.config.statedir import StateDir
-from socketpool.config.values import Address
 from socketpool.defaults import MAX_WAIT_SECONDS, WAIT_SECONDS
 from socketpool.errors import UsageError
 
@@ -112,7 +110,9 @@ def _way(
 ) -> Way:
     if given and given.startswith(PROFILE_MARK):
         return way_of_profile(given, token_file=token_file, state_dir=state_dir, account=account)
-    address = _address(given, state_dir)
+    from socketpool.client.connecting import find_address
+
+    address = find_address(given, state_dir)
     return Way(
         host=address.host,
         port=address.port,
@@ -120,22 +120,3 @@ def _way(
         state_dir=state_dir,
         account=account,
     )
-
-
-def _address(given: str | None, state_dir: str | None) -> Address:
-    if given:
-        try:
-            return Address.parse(given)
-        except ValueError as error:
-            raise UsageError(f"--pool: {error}") from None
-    from socketpool.client.apitoken import local_address
-
-    state = StateDir.locate(state_dir)
-    local = local_address(state)
-    if local is None:
-        raise UsageError(
-            f"no pool was ever started on {state.root}",
-            hint=f"name one with --pool IP:PORT or {variables.POOL}, "
-            "or start one: socketpool serve",
-        )
-    return Address(host=local[0], port=local[1])

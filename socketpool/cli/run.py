@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from socketpool.cli.lease import await_answer, ttl_option
+from socketpool.cli.lease import ttl_option
 from socketpool.cli.pooloptions import wait_option, with_near_pool
 from socketpool.cli.program import DASHES, ProgramAfterDashes, program_of, run_program
 from socketpool.client.environment import lease_environment, variable_prefixes
-from socketpool.client.renewal import leased
 from socketpool.errors import NotAuthorised, UsageError
 
 if TYPE_CHECKING:
@@ -47,9 +46,7 @@ def run(
         )
     variable_prefixes(services)
     lost = threading.Event()
-    with leased(client, list(services), wait=wait, ttl=ttl, lost=lost.set) as lease:
-        for service in lease.services:
-            await_answer(client.dial, service.host, service.port)
+    with client.hold(services, wait=wait, ttl=ttl, lost=lost.set) as lease:
         environment = os.environ | lease_environment(lease.id, lease.services)
         code = run_program(
             ctx.command_path, argv, environment, keep_running=lambda: not lost.is_set()

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from socketpool.client.api import LeaseHold, PoolClient
+    from socketpool.client.answers import LeaseHold
+    from socketpool.client.api import PoolClient
     from socketpool.client.dial import Dial
     from socketpool.client.reporter import Reporter
 

@@ -19,7 +19,7 @@ from socketpool.cli.lease import ttl_option
 from socketpool.cli.pooloptions import token_file_option, wait_option
 from socketpool.cli.program import ProgramAfterDashes, program_of, run_program
 from socketpool.cli.sshoptions import accept_new_option, ssh_config_option
-from socketpool.client.environment import fill_url, lease_environment, variable_prefixes
+from socketpool.client.environment import lease_environment, variable_prefixes
 from socketpool.config.values import DEFAULT_POOL, EVERYWHERE, Address, parse_duration
 from socketpool.errors import NotAuthorised, UsageError
 from socketpool.system.sockets import listen_on
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from socketpool.client.api import ClientLease, Leased, PoolClient
+    from socketpool.client.answers import ClientLease, LeasedService
+    from socketpool.client.api import PoolClient
     from socketpool.tunnel.channel import TunnelStream
     from socketpool.tunnel.forward import Route
     from socketpool.tunnel.reconnect import Tunnel
@@ -236,11 +237,11 @@ class _Ends:
             self._near.append((_reached_at(address), listener.getsockname()[1]))
             self._forward(listener, self._route(kept, number))
 
-    def near(self, lease: ClientLease) -> list[Leased]:
+    def near(self, lease: ClientLease) -> list[LeasedService]:
         """The services of a lease as they are reached here."""
         self._pool_ports.learn({service.port for service in lease.services})
         return [
-            service.model_copy(update={"host": host, "port": port})
+            replace(service, host=host, port=port)
             for service, (host, port) in zip(lease.services, self._near, strict=True)
         ]
 
@@ -274,7 +275,7 @@ class _Ends:
         self._forwarders.append(Forwarder(listener, route, say))
 
     def _ports(self) -> set[int]:
-        return {int(instance["port"]) for instance in self._client.instances()}
+        return {instance.port for instance in self._client.instances()}
 
 
 def _reached_at(address: str) -> str:
@@ -285,13 +286,13 @@ def _reached_at(address: str) -> str:
 class _Output:
     """What the user is shown: addresses on stdout, changes on stderr."""
 
-    def leased(self, lease: ClientLease, near: Sequence[Leased]) -> None:
+    def leased(self, lease: ClientLease, near: Sequence[LeasedService]) -> None:
         """The services can be used."""
         for service in near:
             tell(f"{service.service} {Address(host=service.host, port=service.port)}")
         say(f"lease {lease.id}, renewed until this ends")
 
-    def leased_again(self, lease: ClientLease, _near: Sequence[Leased]) -> None:
+    def leased_again(self, lease: ClientLease, _near: Sequence[LeasedService]) -> None:
         """Another lease is behind the same addresses."""
         say(f"lease {lease.id} is behind the same addresses")
 
@@ -307,7 +308,7 @@ class _Output:
 class _JsonOutput(_Output):
     """The same as JSON lines, all on stdout."""
 
-    def leased(self, lease: ClientLease, near: Sequence[Leased]) -> None:
+    def leased(self, lease: ClientLease, near: Sequence[LeasedService]) -> None:
         """See `_Output`."""
         services = [
             {
@@ -315,13 +316,13 @@ class _JsonOutput(_Output):
                 "host": s.host,
                 "port": s.port,
                 "instance": s.instance,
-                "url": fill_url(s.url, s.host, s.port),
+                "url": s.url,
             }
             for s in near
         ]
         self._emit("leased", lease=lease.id, token=lease.token, ttl=lease.ttl, services=services)
 
-    def leased_again(self, lease: ClientLease, near: Sequence[Leased]) -> None:
+    def leased_again(self, lease: ClientLease, near: Sequence[LeasedService]) -> None:
         """See `_Output`."""
         self.leased(lease, near)
 

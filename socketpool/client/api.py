@@ -1,20 +1,32 @@
-"""The pool server's API as a library."""
+"""The pool server's API: one method for each request, and leases for the length of a block."""
 
 from __future__ import annotations
 
 import json
 import secrets
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from urllib.parse import quote
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-
-from socketpool.client.dial import dial_tcp
+from socketpool.client.answers import (
+    ClientLease,
+    DrainProgress,
+    InstanceStatus,
+    LeasedService,
+    LeaseHistory,
+    LeaseStatus,
+    PoolStatus,
+    ReloadResult,
+    ServiceDescription,
+    parse_record,
+)
+from socketpool.client.dial import await_answer, dial_tcp
 from socketpool.client.exchange import MAX_ANSWER_BYTES, Exchanges, Reply, no_pool_server
+from socketpool.client.renewal import leased
 from socketpool.client.retries import RetryBudget
-from socketpool.config.values import DEFAULT_URL, check_host, check_url
-from socketpool.core.servicekinds import ServiceKind
-from socketpool.defaults import MAX_DURATION_SECONDS, WAIT_SECONDS
+from socketpool.defaults import WAIT_SECONDS
 from socketpool.errorregistry import API_ERRORS, api_fallback
 from socketpool.errors import (
     NoCapacity,
@@ -23,90 +35,30 @@ from socketpool.errors import (
 )
 
 if TYPE_CHECKING:
-    from socketpool.client.dial import Dial
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
-A = TypeVar("A", bound=BaseModel)
+    from socketpool.client.dial import Dial
+    from socketpool.core.servicekinds import ServiceKind
+
+R = TypeVar("R")
 
 ASK_AGAIN = frozenset({429, 503})
 """The statuses whose ``Retry-After`` is obeyed: over a quota, and nothing to be had now."""
 
 
-def _known_kind(value: object) -> object:
-    """A kind that only newer releases know is as none: this release can't run it."""
-    return None if isinstance(value, str) and value not in set(ServiceKind) else value
-
-
-_Kind = Annotated[ServiceKind | None, BeforeValidator(_known_kind)]
-
-
-class _Answer(BaseModel):
-    """What is read of an answer; whatever else a newer server says is ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Leased(_Answer):
-    """One service of a lease and where it is reached."""
-
-    service: str
-    host: Annotated[str, AfterValidator(check_host)]
-    port: Annotated[int, Field(ge=1, le=65535)]
-    instance: str
-    client: _Kind = None
-    url: Annotated[str, AfterValidator(check_url)] = DEFAULT_URL
-    """Its form, with ``{host}`` and ``{port}``: whoever tunnels it puts others in their place."""
-
-
-class LeaseHold(_Answer):
-    """What it takes to work with a lease and to keep it alive."""
-
-    id: str = Field(alias="lease")
-    token: str
-    ttl: Annotated[float, Field(ge=1, le=MAX_DURATION_SECONDS)]
-
-
-class ClientLease(LeaseHold):
-    """A granted lease."""
-
-    services: tuple[Leased, ...]
-
-    def service(self, name: str) -> Leased:
-        """Where the named service is."""
-        return next(s for s in self.services if s.service == name)
-
-
-class CatalogueEntry(_Answer):
-    """A service that the pool offers, and the kind of its client portion."""
-
-    service: str
-    client: _Kind = None
-
-
-class Drained(_Answer):
-    """How far a drain is: what is still leased, and whether all has come to rest."""
-
-    leased: int
-    stopped: bool
-
-
-class Reloaded(_Answer):
-    """The services that are not as they were before a reload."""
-
-    added: tuple[str, ...]
-    changed: tuple[str, ...]
-    removed: tuple[str, ...]
-
-
-class _Renewed(_Answer):
+@dataclass(frozen=True, slots=True)
+class _Renewed:
     expires_in: float
 
 
 class PoolClient:
-    """Talks to one pool server.  Every method may raise PoolUnreachable, NotAuthorised or TimedOut.
+    """A client of one pool server; `socketpool.client.connect` makes one.
 
-    A server that has answered before, or of which is ``known`` that it is there, may vanish for a
-    few seconds and come back: requests wait for it.  Thread-safe: each thread has a connection of
-    its own.
+    Every method may raise PoolUnreachable, NotAuthorised or TimedOut.  A server that has answered
+    before (or that is ``known`` to run) may be away for a few seconds, as in a restart: requests
+    are repeated until it is back.  All times are in seconds.  Thread-safe: each thread has a
+    connection of its own.
     """
 
     def __init__(
@@ -122,87 +74,181 @@ class PoolClient:
         self.port = port
         self.dial = dial
         """How the pool, and what it leases, is reached."""
+        self._token = token
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        self._known = known
+        self._seen = threading.Event()  # clones share it
+        if known:
+            self._seen.set()
         self._exchanges = Exchanges(host, port, dial)
+        self._aborted = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @overload
+    def lease(
+        self, service: str, /, *, ttl: float | None = None, wait: float = WAIT_SECONDS
+    ) -> AbstractContextManager[LeasedService]: ...
+    @overload
+    def lease(
+        self,
+        first: str,
+        second: str,
+        /,
+        *more: str,
+        ttl: float | None = None,
+        wait: float = WAIT_SECONDS,
+    ) -> AbstractContextManager[ClientLease]: ...
+    def lease(
+        self, *services: str, ttl: float | None = None, wait: float = WAIT_SECONDS
+    ) -> AbstractContextManager[Any]:
+        """Lease services for the length of a ``with`` block.
+
+            with pool.lease("redis") as redis:
+                redis.host, redis.port, redis.url
+            with pool.lease("redis", "web") as lease:
+                lease["redis"].port, lease["web"].url
+
+        One name gives that service, several names give the lease.  Otherwise as `hold`.
+        """
+        return self._lease(services, ttl=ttl, wait=wait)
+
+    @contextmanager
+    def hold(
+        self,
+        services: Sequence[str],
+        *,
+        ttl: float | None = None,
+        wait: float = WAIT_SECONDS,
+        lost: Callable[[], object] | None = None,
+    ) -> Iterator[ClientLease]:
+        """Lease services for the length of a ``with`` block; gives the lease.
+
+        The block begins when every service answers at its port.  The lease is renewed three times
+        in each time to live, and released at the end of the block, however that is left.
+
+        When the lease ends during the block (it was released elsewhere, or reached the pool's
+        maximum age), ``lost`` is called from another thread.  Without ``lost``, NotAuthorised is
+        raised at the end of the block.  Raises what `acquire` raises.
+        """
+        ended = threading.Event()
+        with leased(self, list(services), wait=wait, ttl=ttl, lost=lost or ended.set) as lease:
+            for service in lease.services:
+                await_answer(service.host, service.port, self.dial)
+            yield lease
+        if ended.is_set():
+            raise lease_lost(lease.id)
 
     def acquire(
-        self, services: list[str], *, ttl: float | None = None, wait: float = WAIT_SECONDS
+        self,
+        services: list[str],
+        *,
+        ttl: float | None = None,
+        wait: float = WAIT_SECONDS,
+        key: str | None = None,
     ) -> ClientLease:
-        """Lease the services, waiting up to ``wait`` seconds; raises NoCapacity, UsageError.
+        """Lease one instance of each service, all or nothing; the caller renews and releases it.
 
-        A reply that is lost is asked for again under the same key, so that no lease is taken
-        twice.
+        ``wait`` is how long to wait for services that are in use (at most 300), ``ttl`` the time
+        to live (the pool's own by default).  A request whose reply was lost is repeated under the
+        same key, so no lease is taken twice.  A ``key`` of the caller's own does that for calls.
+        Raises NoCapacity, QuotaExceeded, ServiceUnknown, ServiceForbidden and UsageError.
         """
-        body: dict[str, Any] = {"services": services, "wait": wait, "key": secrets.token_hex(16)}
+        body: dict[str, Any] = {"services": services, "wait": wait}
+        body["key"] = key or secrets.token_hex(16)
         if ttl is not None:
             body["ttl"] = ttl
-        answer = self._request("POST", "/v1/leases", body, budget=RetryBudget(wait))
+        answer = self._request("POST", "/v1/leases", body, budget=self._patience(wait))
         lease = self._shape(ClientLease, answer)
         if [leased.service for leased in lease.services] != services:
             raise no_pool_server(self.host, self.port)
         return lease
 
     def renew(self, lease_id: str) -> float:
-        """Renew a lease; returns the seconds it now has."""
+        """Renew a lease; returns in how many seconds it now ends.  Raises NoSuchLease."""
         answer = self._request("POST", f"/v1/leases/{lease_id}/renew")
         return self._shape(_Renewed, answer).expires_in
 
     def release(self, lease_id: str) -> None:
-        """End a lease."""
-        budget = RetryBudget()
+        """End a lease.  Raises NoSuchLease."""
+        budget = self._patience()
         try:
             self._request("DELETE", f"/v1/leases/{lease_id}", budget=budget)
         except NotAuthorised:
             if not budget.cuts:  # else it may have been the reply that was lost
                 raise
 
-    def leases(self) -> list[dict[str, Any]]:
-        """All live leases."""
-        return list(self._request("GET", "/v1/leases"))
+    def leases(self) -> list[LeaseStatus]:
+        """All live leases of this client; with the operator's token those of all clients."""
+        return self._list(LeaseStatus, self._request("GET", "/v1/leases"))
 
-    def history(self, reference: str) -> dict[str, Any]:
-        """What became of the request that led to a lease, or to a refusal with a reference."""
-        return dict(self._request("GET", f"/v1/leases/{quote(reference, safe='')}/story"))
+    def history(self, reference: str) -> LeaseHistory:
+        """What became of a request, by the id of its lease or the reference of its refusal.
+
+        Raises NoSuchLease for one that the server doesn't know, or no longer remembers.
+        """
+        answer = self._request("GET", f"/v1/leases/{quote(reference, safe='')}/story")
+        return self._shape(LeaseHistory, answer)
 
     def kinds(self) -> dict[str, ServiceKind | None]:
-        """The services of the catalogue, and the kind of the client portion of each."""
-        answer = self._request("GET", "/v1/services")
-        entries = answer if isinstance(answer, list) else [answer]
-        found = [self._shape(CatalogueEntry, entry) for entry in entries]
-        return {entry.service: entry.client for entry in found}
+        """The names of the services, and the kind of client that each works with."""
+        return {service.service: service.client for service in self.services()}
 
-    def services(self) -> list[dict[str, Any]]:
-        """The catalogue, as the server tells it."""
-        return list(self._request("GET", "/v1/services"))
+    def services(self) -> list[ServiceDescription]:
+        """The catalogue, as far as this client may lease from it."""
+        return self._list(ServiceDescription, self._request("GET", "/v1/services"))
 
-    def instances(self) -> list[dict[str, Any]]:
-        """All instances."""
-        return list(self._request("GET", "/v1/instances"))
+    def instances(self) -> list[InstanceStatus]:
+        """All instances by service and port; for a named client those of its leases."""
+        return self._list(InstanceStatus, self._request("GET", "/v1/instances"))
 
-    def pool(self) -> dict[str, Any]:
-        """What concerns the pool as a whole."""
-        return dict(self._request("GET", "/v1/pool"))
+    def status(self) -> PoolStatus:
+        """What concerns the pool as a whole; raises OperatorOnly for a named client."""
+        return self._shape(PoolStatus, self._request("GET", "/v1/pool"))
 
-    def drain(self, target: str, *, undo: bool = False) -> Drained:
+    def drain(self, target: str, *, undo: bool = False) -> DrainProgress:
         """Drain a service, an instance or (empty) the pool, or take that back.
 
-        Asked again it tells how far that is.  Raises UsageError for a target that isn't there.
+        Called again, it tells how far the drain is.  Raises NoSuchTarget and OperatorOnly.
         """
         answer = self._request("POST", "/v1/drain", {"target": target, "undo": undo})
-        return self._shape(Drained, answer)
+        return self._shape(DrainProgress, answer)
 
-    def reload(self) -> Reloaded:
-        """Have the pool read its file again; raises ConfigError when it refuses the file."""
-        return self._shape(Reloaded, self._request("POST", "/v1/reload"))
+    def reload(self) -> ReloadResult:
+        """Have the pool read its configuration again; raises ConfigError when it refuses that."""
+        return self._shape(ReloadResult, self._request("POST", "/v1/reload"))
 
     def check_alive(self) -> None:
         """Raise PoolUnreachable unless a pool server answers; shows no token."""
         self._request("GET", "/livez")
 
     def close(self) -> None:
-        """Close this thread's connection."""
+        """Close this thread's connection; the next request makes another."""
         self._exchanges.close()
+
+    def clone(self) -> PoolClient:
+        """Another client of the same server, which can be aborted by itself."""
+        other = PoolClient(self.host, self.port, self._token, dial=self.dial)
+        other._seen = self._seen
+        return other
+
+    def abort(self) -> None:
+        """Cut off all requests from another thread, for good: they raise PoolUnreachable."""
+        self._aborted.set()
+        self._exchanges.abort()
+
+    @contextmanager
+    def _lease(
+        self, services: Sequence[str], *, ttl: float | None, wait: float
+    ) -> Iterator[LeasedService | ClientLease]:
+        with self.hold(services, ttl=ttl, wait=wait) as lease:
+            yield lease.services[0] if len(services) == 1 else lease
+
+    def _patience(self, wait: float = 0.0) -> RetryBudget:
+        return RetryBudget(wait, sleep=self._aborted.wait)
 
     def _request(
         self,
@@ -216,7 +262,7 @@ class PoolClient:
 
         Repeating is safe: creation carries a key, everything else says the same thing twice.
         """
-        budget = budget or RetryBudget()
+        budget = budget or self._patience()
         while True:
             if body is not None and "wait" in body:
                 body["wait"] = budget.wait
@@ -224,10 +270,10 @@ class PoolClient:
             try:
                 reply = self._exchanges.send(method, path, payload, self._headers, wait=budget.wait)
             except PoolUnreachable:
-                if not (self._known and budget.after_cut()):
+                if self._aborted.is_set() or not (self._seen.is_set() and budget.after_cut()):
                     raise
                 continue
-            self._known = True
+            self._seen.set()
             retry_after = reply.retry_after if reply.status in ASK_AGAIN else None
             if retry_after is None or not budget.after_refusal(retry_after):
                 return self._answer(reply)
@@ -256,8 +302,22 @@ class PoolClient:
             error.hint = f"{error.hint} (its history: {command})".lstrip()
         raise error
 
-    def _shape(self, model: type[A], answer: Any) -> A:
+    def _list(self, shape: type[R], answer: Any) -> list[R]:
+        if not isinstance(answer, list):
+            raise no_pool_server(self.host, self.port)
+        return [self._shape(shape, entry) for entry in answer]
+
+    def _shape(self, shape: type[R], answer: Any) -> R:
         try:
-            return model.model_validate(answer)
-        except ValidationError:
+            return parse_record(shape, answer)
+        except ValueError:
             raise no_pool_server(self.host, self.port) from None
+
+
+def lease_lost(lease_id: str) -> NotAuthorised:
+    """The error for a lease that ended while it was in use."""
+    return NotAuthorised(
+        f"lease {lease_id} ended while it was in use",
+        hint="was it released by another, asleep for longer than its time to live, or older than "
+        "the pool's lease.max?",
+    )

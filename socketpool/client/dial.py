@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 10.0
+"""How long a leased service may take until it answers at its port."""
+
+_ANSWER_INTERVAL_SECONDS = 0.05
 
 
 class Connection(Stream, Protocol):
@@ -77,6 +82,20 @@ class TcpDial:
 
 dial_tcp = TcpDial()
 """Trusts the usual accounts alone."""
+
+
+def await_answer(host: str, port: int, dial: Dial = dial_tcp) -> None:
+    """Return when somebody answers there; raises PoolUnreachable after `ANSWER_SECONDS`."""
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while True:
+        try:
+            dial(host, port).close()
+        except PoolUnreachable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_ANSWER_INTERVAL_SECONDS)
+        else:
+            return
 
 
 def unreachable(host: str, port: int, error: Exception) -> SocketpoolError:

@@ -10,7 +10,7 @@ not among them: environments are shown to everybody who may look at a process.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from socketpool import variables
 from socketpool.errors import UsageError
@@ -18,10 +18,21 @@ from socketpool.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from socketpool.client.api import Leased
+
+class Reachable(Protocol):
+    """A service that is reached somewhere; `LeasedService` is one."""
+
+    @property
+    def service(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def url(self) -> str: ...
 
 
-def lease_environment(lease_id: str, services: Iterable[Leased]) -> dict[str, str]:
+def lease_environment(lease_id: str, services: Iterable[Reachable]) -> dict[str, str]:
     """The variables for a program that uses the services of a lease.
 
     A service that is reached at another place than the pool says, through a tunnel, is to be
@@ -34,7 +45,7 @@ def lease_environment(lease_id: str, services: Iterable[Leased]) -> dict[str, st
     ):
         made[f"{prefix}_HOST"] = service.host
         made[f"{prefix}_PORT"] = str(service.port)
-        made[f"{prefix}_URL"] = fill_url(service.url, service.host, service.port)
+        made[f"{prefix}_URL"] = service.url
     return made
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
+import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from socketpool.client.dial import Deadline
@@ -11,7 +14,6 @@ from socketpool.client.retries import parse_retry_after
 from socketpool.errors import PoolUnreachable, TimedOut
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Mapping
 
     from socketpool.client.dial import Dial
@@ -38,6 +40,9 @@ class Exchanges:
         self._port = port
         self._dial = dial
         self._local = threading.local()
+        self._open: weakref.WeakSet[http.client.HTTPConnection] = weakref.WeakSet()
+        self._aborted = False
+        self._lock = threading.Lock()
 
     def send(
         self,
@@ -82,14 +87,26 @@ class Exchanges:
             connection.close()
             self._local.connection = None
 
+    def abort(self) -> None:
+        """Cut off the requests of all threads, and refuse any more."""
+        with self._lock:
+            self._aborted = True
+            connections = list(self._open)
+        for connection in connections:
+            with suppress(OSError, AttributeError):  # it is being closed by its own thread
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
     def _connection(self) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = _DialledConnection(self._host, self._port, self._dial)
-            connection.connect()
             self._local.connection = connection
-        elif connection.sock is None:
+        if connection.sock is None:
             connection.connect()
+        with self._lock:
+            self._open.add(connection)
+            if self._aborted:
+                raise ConnectionAbortedError
         return connection
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from socketpool.archive.manifest import Manifest
     from socketpool.archive.plan import Hook, Plan
     from socketpool.archive.report import MergeReport
-    from socketpool.client.api import ClientLease, Leased
+    from socketpool.client.answers import ClientLease, LeasedService
     from socketpool.client.dial import Dial
     from socketpool.client.jobs import Job
 
@@ -115,7 +115,7 @@ class FileRun:
         started, clock = datetime.now(UTC), time.monotonic()
         self.summary.lease = lease.id
         for name in self._services:
-            service = lease.service(name)
+            service = lease[name]
             returned = self._scratch / "returned.zip"
             service_client: ServiceClient
             kind = self._kinds[name]
@@ -187,7 +187,7 @@ class FileRun:
 
 def run_service_client(
     service_client: ServiceClient,
-    service: Leased,
+    service: LeasedService,
     summary: Summary,
     reporter: Reporter,
     check_lease: Callable[[], object],

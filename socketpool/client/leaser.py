@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from socketpool.defaults import WAIT_SECONDS
 
 if TYPE_CHECKING:
-    from socketpool.client.api import ClientLease
+    from socketpool.client.answers import ClientLease
     from socketpool.core.servicekinds import ServiceKind
 
 

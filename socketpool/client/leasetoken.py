@@ -7,10 +7,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import ValidationError
-
 from socketpool import variables
-from socketpool.client.api import LeaseHold
+from socketpool.client.answers import LeaseHold, parse_record_json
 from socketpool.credentials.tokens import MAX_TOKEN_CHARACTERS
 from socketpool.errors import ConfigError, NotAuthorised
 
@@ -51,8 +49,8 @@ def parse_token(text: str, where: str) -> Shown:
     shown = Shown(text.strip())
     if shown.token.startswith("{"):
         try:
-            lease = LeaseHold.model_validate_json(shown.token)
-        except ValidationError:
+            lease = parse_record_json(LeaseHold, shown.token)
+        except ValueError:
             raise ConfigError(f"{where}: no lease in it") from None
         shown = Shown(lease.token, lease)
     token = shown.token

@@ -1,4 +1,4 @@
-"""Renews a lease in the background; a lease taken here is released at the end in any case."""
+"""Renews a lease in a thread, and releases it at the end of a block."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from socketpool.errors import NotAuthorised, SocketpoolError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from socketpool.client.api import ClientLease, LeaseHold
+    from socketpool.client.answers import ClientLease, LeaseHold
     from socketpool.client.leaser import Leaser
 
 
@@ -38,11 +38,16 @@ def leased(
 
 @contextmanager
 def renewed(
-    client: Leaser, lease: LeaseHold, *, lost: Callable[[], object] = lambda: None
+    client: Leaser,
+    lease: LeaseHold,
+    *,
+    lost: Callable[[], object] = lambda: None,
+    join_seconds: float = 1.0,
 ) -> Iterator[None]:
     """Renew a lease for the length of a ``with`` block, three times in each time to live.
 
-    ``lost`` is called from another thread when the pool says that the lease has ended.
+    ``lost`` is called from another thread when the pool says that the lease has ended.  The end of
+    the block waits up to ``join_seconds`` for a renewal that is under way.
     """
     stop = threading.Event()
     thread = threading.Thread(
@@ -53,7 +58,7 @@ def renewed(
         yield
     finally:
         stop.set()
-        thread.join(timeout=1)
+        thread.join(timeout=join_seconds)
 
 
 def _renew(

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from socketpool.archive.plan import Candidate, Hook, Plan
     from socketpool.archive.policy import Policy
     from socketpool.archive.sources import ZipSource
-    from socketpool.client.api import Leased
+    from socketpool.client.answers import LeasedService
     from socketpool.client.dial import Connection, Dial
 
 GREETING_SECONDS = 15.0
@@ -70,7 +70,7 @@ class ServiceClient(TransferInterface):
 
     def assign(
         self,
-        leased: Leased,
+        leased: LeasedService,
         token: str,
         dial: Dial,
         progress: Callable[[int, int, str], None],

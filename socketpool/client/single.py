@@ -19,7 +19,7 @@ from socketpool.archive.plan import check_not_empty
 from socketpool.archive.policy import find_policy
 from socketpool.archive.refusals import CommitFailed
 from socketpool.archive.sources import open_source
-from socketpool.client.api import Leased
+from socketpool.client.answers import LeasedService
 from socketpool.client.dial import dial_tcp
 from socketpool.client.filerun import RunOptions, merge_returned, note_plan, run_service_client
 from socketpool.client.reporter import Reporter
@@ -120,7 +120,7 @@ class SingleStep:
 
     def _run(self, service_client: ServiceClient, kind: ServiceKind) -> None:
         host, port = self._place
-        service = Leased(service=kind, host=host, port=port, instance="", client=kind)
+        service = LeasedService(service=kind, host=host, port=port, instance="", client=kind)
         service_client.assign(service, self._token, self._dial, self._reporter.progress)
         run_service_client(
             service_client, service, self._summary, self._reporter, lambda: None, must_answer=True

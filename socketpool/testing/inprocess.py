@@ -19,7 +19,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from socketpool.client.api import ClientLease, Leased
+from socketpool.client.answers import ClientLease, LeasedService
 from socketpool.client.roundtrip import RoundTrip, RunOptions, Summary
 from socketpool.credentials.fence import Fence
 from socketpool.credentials.tokens import LeaseClaim, LeaseTokens, read_secret
@@ -152,7 +152,7 @@ class InProcessPool:
             self._leases[claim.lease] = wanted
         self._fence.admit([i.port for i in wanted], claim.generation)
         return ClientLease(
-            lease=claim.lease,
+            id=claim.lease,
             token=self._tokens.sign(claim),
             ttl=TTL if ttl is None else ttl,
             services=tuple(i.place() for i in wanted),
@@ -276,16 +276,16 @@ class _Instance:
                 f"{self.service.name} ended by itself (exit code {code}):\n{self._last_lines()}"
             )
 
-    def place(self) -> Leased:
+    def place(self) -> LeasedService:
         """As a lease names it."""
         name = self.service.name
-        return Leased(
+        return LeasedService(
             service=name,
             host=HOST,
             port=self.port,
             instance=f"{name}:{self.port}",
             client=self.service.client,
-            url=self.service.url,
+            url_template=self.service.url,
         )
 
     def output(self) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from socketpool.archive.writer import Entry, write_archive
-from socketpool.client.api import Leased
+from socketpool.client.answers import LeasedService
 from socketpool.client.serviceclients import DownloadClient, ServiceClient, VendorClient
 from socketpool.config.settings import read_service
 from socketpool.core.servicekinds import ServiceKind
@@ -179,7 +179,7 @@ class _Run:
         ours, theirs = socket.socketpair()
         progress: list[Progress] = []
         service_client.assign(
-            Leased(service="vendor", host=HOST, port=PORT, instance="vendor:1"),
+            LeasedService(service="vendor", host=HOST, port=PORT, instance="vendor:1"),
             self._tokens.sign(self._claim),
             lambda _host, _port: theirs,
             lambda done, total, text: progress.append(Progress(done, total, text)),

@@ -383,7 +383,7 @@ def test_many_clients_at_once_never_share_an_instance_and_all_are_served(
 
 
 def _place(lease: Any) -> dict[str, Any]:
-    service = lease.service("probe")
+    service = lease["probe"]
     return {"host": service.host, "port": service.port}
 
 

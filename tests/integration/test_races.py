@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from socketpool.client.api import Leased
+from socketpool.client.answers import LeasedService, parse_record
 from socketpool.client.dial import dial_tcp
 from socketpool.client.serviceclients import DownloadClient, ServiceClient, VendorClient
 from socketpool.client.single import SingleStep
@@ -140,7 +140,7 @@ def take(lease: dict[str, Any], what: str, folder: Path) -> Step:
         service_client = Uploads(folder / f"{what}.zip")
     elif kind == "download":
         service_client = DownloadClient(returned)
-    leased = Leased.model_validate(place(lease, kind))
+    leased = parse_record(LeasedService, place(lease, kind))
     service_client.assign(leased, lease["token"], dial_tcp, lambda *_: None)
     began, told = time.monotonic(), "done"
     try:

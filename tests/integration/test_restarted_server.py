@@ -65,7 +65,7 @@ def test_a_request_that_waits_in_the_queue_is_put_again_after_a_restart(pool: Ru
     for lease in held:
         client.release(lease.id)
     asking.join(90)
-    assert [entry["lease"] for entry in client.leases()] == granted
+    assert [entry.id for entry in client.leases()] == granted
     client.release(granted[0])
 
 

@@ -37,7 +37,7 @@ from tests.support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from socketpool.client.api import ClientLease, Leased
+    from socketpool.client.answers import ClientLease, LeasedService
 
 SHOUT = """
 import os
@@ -262,7 +262,7 @@ def test_the_services_have_the_limits_and_environment_of_a_real_pool(
 
 
 def ask(lease: ClientLease, service: str, line: str) -> Any:
-    place = lease.service(service)
+    place = lease[service]
     with socket.create_connection((place.host, place.port), 30) as stream:
         greet(stream, lease.token)
         send_line_block(stream, line)
@@ -321,7 +321,7 @@ def test_a_plain_program_is_leased_too_and_starts_anew_for_each_lease(tmp_path: 
 
         def use() -> None:
             with pool.lease("web") as lease:
-                place = lease.service("web")
+                place = lease["web"]
                 with urllib.request.urlopen(f"http://{place.host}:{place.port}/") as answer:
                     assert answer.status == 200
                 pids.extend(
@@ -337,12 +337,12 @@ def test_a_plain_program_is_leased_too_and_starts_anew_for_each_lease(tmp_path: 
 
 def test_nothing_is_left_when_the_test_raises_in_the_middle_of_a_session(probe: Path) -> None:
     left: list[int] = []
-    places: list[Leased] = []
+    places: list[LeasedService] = []
 
     def test() -> None:
         with InProcessPool(probe) as pool, pool.lease("probe") as lease:
             left.append(ask(lease, "probe", '{"do": "spawn"}'))
-            place = lease.service("probe")
+            place = lease["probe"]
             places.append(place)
             with socket.create_connection((place.host, place.port), 30) as stream:
                 greet(stream, lease.token)
@@ -421,7 +421,7 @@ def test_one_that_ignores_sigterm_is_ended_all_the_same(tmp_path: Path) -> None:
         with pool.lease("ignores-sigterm"):
             pass
         with pool.lease("ignores-sigterm") as lease:
-            place = lease.service("ignores-sigterm")
+            place = lease["ignores-sigterm"]
             assert connects(place.host, place.port)
     assert not connects(place.host, place.port)
 
@@ -431,7 +431,7 @@ def test_the_services_end_with_a_test_run_that_is_killed(probe: Path) -> None:
         "import os, signal, sys\n"
         "from socketpool.testing import InProcessPool\n"
         "with InProcessPool(sys.argv[1]) as pool, pool.lease('probe') as lease:\n"
-        "    print(lease.service('probe').port, pool.workspace(lease), flush=True)\n"
+        "    print(lease['probe'].port, pool.workspace(lease), flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     result = subprocess.run(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from socketpool.errors import SocketpoolError
@@ -64,7 +64,7 @@ class Traffic:
             self.twice += [port for port in ports if port in self._held]
             self._held.update(ports)
         try:
-            shown = {"token": lease.token, "services": [s.model_dump() for s in lease.services]}
+            shown = {"token": lease.token, "services": [asdict(s) for s in lease.services]}
             for service in self.services:
                 assert ask_probe(shown, "echo", service, text=lease.id) == lease.id
         finally:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from socketpool.client.api import Leased
+from socketpool.client.answers import LeasedService
 from socketpool.client.attempts import MAX_CRASHES, MAX_CUTS, run_step
 from socketpool.client.serviceclients import VendorClient
 from socketpool.errors import ServiceCrashed
@@ -55,7 +55,7 @@ def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(service: Service) -> None:
     service_client = VendorClient()
-    place = Leased(service="vendor", host="localhost", port=1, instance="vendor:1")
+    place = LeasedService(service="vendor", host="localhost", port=1, instance="vendor:1")
     service_client.assign(place, "token", service.dial, lambda *_: None)
     with closing(service):
         run_step(service_client, check_lease=lambda: None, note=lambda _: None)

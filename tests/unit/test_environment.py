@@ -6,15 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from socketpool.client.api import Leased
+from socketpool.client.answers import LeasedService, parse_record
 from socketpool.client.environment import fill_url, lease_environment, variable_prefixes
 from socketpool.config.values import SERVICE_NAME, check_url
 from socketpool.errors import UsageError
 
 
-def place(service: str, port: int, **more: str) -> Leased:
-    entry = {"service": service, "host": "127.0.0.1", "port": port, "instance": ""}
-    return Leased.model_validate(entry | more)
+def place(service: str, port: int, **more: str) -> LeasedService:
+    return parse_record(
+        LeasedService,
+        {"service": service, "host": "127.0.0.1", "port": port, "instance": ""} | more,
+    )
 
 
 def test_each_service_is_named_by_host_port_and_url() -> None:

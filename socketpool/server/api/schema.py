@@ -31,7 +31,7 @@ class LeaseRequest(BaseModel):
     ] = 10.0
 
 
-class LeasedService(BaseModel):
+class LeasedServiceView(BaseModel):
     """Where one service of a lease is reached, and what is to be done with it."""
 
     service: str
@@ -51,7 +51,7 @@ class LeaseView(BaseModel):
     ttl: float
     expires_in: float
     created: float = Field(description="seconds since the epoch")
-    services: list[LeasedService]
+    services: list[LeasedServiceView]
 
 
 class GrantedLease(LeaseView):
