@@ -199,3 +199,22 @@ def test_the_name_of_a_variable_stands_in_one_module_alone() -> None:
         if re.search(r'["\']SOCKETPOOL_[A-Z_]+["\']', path.read_text())
     }
     assert found == {"socketpool/variables.py"}
+
+
+def test_the_map_of_the_code_lists_every_room() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    listed = re.findall(r"^\| `([a-z/]+)` \|", text, re.MULTILINE)
+    package = ROOT / "socketpool"
+    rooms = {str(init.parent.relative_to(package)) for init in package.glob("*/**/__init__.py")}
+    rooms = {room for room in rooms if not room.startswith("catalogue")} | {"howto"}
+    assert sorted(listed) == sorted(rooms)
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_paths_that_a_guide_names_exist(name: str) -> None:
+    named = re.findall(
+        r"`((?:socketpool|tests|script|services|docs)/[\w./]+)`", (ROOT / name).read_text()
+    )
+    assert named
+    for path in named:
+        assert (ROOT / path).exists() or "NAME" in path, path
