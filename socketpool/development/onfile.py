@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from socketpool.rsi.runner.workspace import Workspace
     from socketpool.rsi.service import SessionLimits
-    from socketpool.supervision.launch import InstanceSpec
+    from socketpool.supervision.instancespec import InstanceSpec
 
 _STORED = "stored"
 

@@ -26,7 +26,8 @@ from socketpool.credentials.tokens import LeaseClaim, LeaseTokens, ensure_secret
 from socketpool.errors import ConfigError
 from socketpool.supervision import launch
 from socketpool.supervision.files import service_spec
-from socketpool.supervision.launch import FileSpec, InstanceSpec
+from socketpool.supervision.instancespec import FileSpec, InstanceSpec
+from socketpool.system.wiping import wipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -154,7 +155,7 @@ class StandaloneInstance:
         self._clear()
 
     def _clear(self) -> None:
-        launch.wipe(self._state.workspaces / LEASE)
+        wipe(self._state.workspaces / LEASE)
         for path in (self.token_file, self._state.supervisord_pid):
             path.unlink(missing_ok=True)
 

@@ -31,7 +31,7 @@ from socketpool.doctor.facts import (
 )
 from socketpool.errors import ConfigError, SocketpoolError
 from socketpool.supervision import conf
-from socketpool.supervision.launch import fill
+from socketpool.supervision.instancespec import fill
 from socketpool.supervision.rpc import Supervisor
 from socketpool.system.hostfacts import ephemeral_ports, resolve
 from socketpool.system.listeners import owners, program

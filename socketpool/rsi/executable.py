@@ -23,12 +23,14 @@ from socketpool.errors import ServiceFailed
 from socketpool.rsi import tree
 from socketpool.rsi.crash import details_in_log, how_it_ended
 from socketpool.rsi.service import ServiceServer, SessionLimits, require_upload
-from socketpool.supervision.launch import die_with_parent, fill, reset_signals, wipe
+from socketpool.supervision.instancespec import fill
+from socketpool.system.ownprocess import die_with_parent, reset_signals
+from socketpool.system.wiping import wipe
 
 if TYPE_CHECKING:
     from socketpool.protocol.frames import Stream
     from socketpool.rsi.runner.workspace import Workspace
-    from socketpool.supervision.launch import InstanceSpec
+    from socketpool.supervision.instancespec import InstanceSpec
 
 LAST_LINES = 20
 """Lines of a failed program's output that the log repeats beside its exit code."""

@@ -9,7 +9,7 @@ from socketpool.rsi import members
 from socketpool.rsi.interfaces import VendorInterface
 from socketpool.rsi.runner.workrecord import WatchedMembers
 from socketpool.rsi.service import ServiceServer, require_upload
-from socketpool.supervision.launch import wipe
+from socketpool.system.wiping import wipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,9 +21,9 @@ from socketpool.credentials.tokens import ensure_secret, read_secret
 from socketpool.errors import ConfigError, SocketpoolError, TimedOut
 from socketpool.supervision import conf
 from socketpool.supervision.files import spec_texts, write_settings
-from socketpool.supervision.launch import die_with_parent, reset_signals
 from socketpool.supervision.logtail import PipeTail, last_lines
 from socketpool.supervision.rpc import Supervisor, SupervisorUnreachable
+from socketpool.system.ownprocess import die_with_parent, reset_signals
 from socketpool.system.processes import end, strays, why_not
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from socketpool.errors import ConfigError
 from socketpool.supervision import conf
-from socketpool.supervision.launch import InstanceSpec, LimitSpec, SdkSpec
+from socketpool.supervision.instancespec import InstanceSpec, LimitSpec, SdkSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

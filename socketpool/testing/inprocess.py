@@ -29,6 +29,7 @@ from socketpool.supervision import conf, launch
 from socketpool.supervision.notify import READY, ReadyMessages
 from socketpool.system.listeners import Listeners
 from socketpool.system.processes import child_of, end, strays
+from socketpool.system.wiping import wipe
 from socketpool.testing.places import HOST, find_services, private_state, spec_of
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class InProcessPool:
         self._fence.bar(i.port for i in held)
         workspaces_of.discard(self._state.workspaces, self._state.trash, lease_id)
         for path in self._state.trash.glob(f"{lease_id}.*"):
-            launch.wipe(path)
+            wipe(path)
         programs = [i for i in held if i.service.sdk is None]
         _end(programs)
         self._start(programs)

@@ -19,7 +19,7 @@ from socketpool.supervision.files import service_spec
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from socketpool.supervision.launch import InstanceSpec
+    from socketpool.supervision.instancespec import InstanceSpec
 
 HOST = "127.0.0.1"
 

@@ -35,7 +35,7 @@ from socketpool.rsi.runner import workspace as workspaces_of
 from socketpool.rsi.runner.parent import load_class
 from socketpool.rsi.runner.sessionprocess import verdict
 from socketpool.rsi.service import SessionLimits
-from socketpool.supervision.launch import fill
+from socketpool.supervision.instancespec import fill
 from socketpool.testing.places import HOST, private_state, shipped, spec_of
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from socketpool.client.dial import dial_tcp
 from socketpool.credentials.fence import Fence
 from socketpool.credentials.tokens import LeaseClaim, LeaseTokens
 from socketpool.protocol.session import greet
-from socketpool.supervision.launch import InstanceSpec, LimitSpec, SdkSpec
+from socketpool.supervision.instancespec import InstanceSpec, LimitSpec, SdkSpec
 from tests.support.pools import PoolMaker, connects
 from tests.support.waiting import eventually
 

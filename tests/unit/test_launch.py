@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from socketpool.supervision import launch
-from socketpool.supervision.launch import (
+from socketpool.supervision.instancespec import (
+    SPEC_VERSION,
     FileSpec,
     InstanceSpec,
     LimitSpec,
@@ -22,6 +23,7 @@ from socketpool.supervision.launch import (
     SpecRefused,
     fill,
 )
+from socketpool.system.wiping import wipe
 from tests.support.startstate import FRESH, odd_signals, read_report, reporter
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ def spec(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "show.py").write_text(SHOW)
     (tmp_path / "supervisord.pid").write_text(f"{os.getpid()}\n")
     return {
-        "version": launch.SPEC_VERSION,
+        "version": SPEC_VERSION,
         "name": "shown",
         "host": "127.0.0.1",
         "folder": str(tmp_path),
@@ -296,10 +298,24 @@ def test_no_shell_is_involved(spec: dict[str, Any], tmp_path: Path) -> None:
     assert seen["files"] == []
 
 
-def test_the_launcher_needs_the_standard_library_alone() -> None:
-    """It is started for every instance; importing anything of ours would cost more than all."""
-    source = Path(launch.__file__).read_text()
-    assert "socketpool" not in "\n".join(x for x in source.splitlines() if "import" in x)
+def test_the_launcher_imports_little() -> None:
+    """It is started for every instance: three small modules of ours, nothing slow, no site."""
+    code = (
+        f"import sys; sys.path.append({str(Path(launch.__file__).parents[2])!r})\n"
+        "import socketpool.supervision.launch; print(*sorted(sys.modules))"
+    )
+    command = [sys.executable, "-I", "-S", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(done.stdout.split())
+    assert {name for name in loaded if name.startswith("socketpool.")} == {
+        "socketpool.supervision",
+        "socketpool.supervision.instancespec",
+        "socketpool.supervision.launch",
+        "socketpool.system",
+        "socketpool.system.ownprocess",
+        "socketpool.system.wiping",
+    }
+    assert not loaded & {"typing", "dataclasses", "pathlib", "site", "subprocess", "logging"}
 
 
 def test_a_program_is_not_started_for_a_supervisord_that_has_ended(
@@ -370,7 +386,7 @@ def tree() -> Iterator[Path]:
     finally:
         os.seteuid(user)
         os.setegid(group)
-        launch.wipe(root)
+        wipe(root)
 
 
 def test_a_tree_is_wiped_and_what_its_links_lead_to_is_not(tree: Path) -> None:
@@ -383,12 +399,12 @@ def test_a_tree_is_wiped_and_what_its_links_lead_to_is_not(tree: Path) -> None:
     (tree / "sub" / "link").symlink_to(outside / "file")
     (tree / "hard").hardlink_to(outside / "file")
     os.mkfifo(tree / "pipe")
-    launch.wipe(tree)
+    wipe(tree)
     assert not tree.exists()
     assert (outside / "file").read_text() == "precious"
     link = tree.parent / "to-outside"
     link.symlink_to(outside)
-    launch.wipe(link)
+    wipe(link)
     assert sorted(p.name for p in tree.parent.iterdir()) == ["outside"]
 
 
@@ -398,7 +414,7 @@ def test_closed_folders_are_wiped_too(tree: Path) -> None:
     (tree / "read-only" / "shut" / "file").touch()
     for folder, mode in (("read-only/shut", 0), ("read-only", 0o500), ("", 0)):
         (tree / folder).chmod(mode)
-    launch.wipe(tree)
+    wipe(tree)
     assert not tree.exists()
 
 
@@ -410,12 +426,12 @@ def test_a_tree_deeper_than_any_path_is_wiped(tree: Path) -> None:
         os.close(folder)
         folder = below
     os.close(folder)
-    launch.wipe(tree)
+    wipe(tree)
     assert not tree.exists()
 
 
 def test_wiping_a_file_or_nothing_is_fine(tree: Path) -> None:
     (tree / "file").touch()
-    launch.wipe(tree / "file")
-    launch.wipe(tree / "file")
+    wipe(tree / "file")
+    wipe(tree / "file")
     assert list(tree.iterdir()) == []

@@ -7,7 +7,6 @@ its process.  ``python -m socketpool.rsi.runner <service.json> <port>``.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib.util
 import logging
@@ -34,14 +33,14 @@ from socketpool.rsi.runner.sessionprocess import run_session
 from socketpool.rsi.runner.slots import Slots
 from socketpool.rsi.runner.workrecord import Phase, WorkRecord
 from socketpool.rsi.service import ServiceServer, SessionLimits
-from socketpool.supervision.launch import (
-    InstanceSpec,
-    SpecRefused,
+from socketpool.supervision.instancespec import InstanceSpec, SpecRefused
+from socketpool.supervision.notify import AliveSocket, say_ready
+from socketpool.system.ownprocess import (
+    adopt_descendants,
     die_with_parent,
     limit_resources,
     reset_signals,
 )
-from socketpool.supervision.notify import AliveSocket, say_ready
 from socketpool.system.signals import catch_what_python_ignores
 from socketpool.system.sockets import listen_on
 
@@ -54,7 +53,6 @@ BACKLOG = 128
 MAX_GREETING = 64
 """How many peers may be about to show their token at a time, besides the sessions."""
 
-PR_SET_CHILD_SUBREAPER = 36
 CHECK_SECONDS = 0.25
 """How soon after its lease's end a session is killed at the latest."""
 
@@ -134,7 +132,7 @@ class Runner:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        become_subreaper()
+        adopt_descendants()
         alive = AliveSocket(Path(self._sdk.alive) / str(self._port))
         with closing(alive), _listen(self._spec.host, self._port) as listener:
             gc.freeze()  # keeps the collector from unsharing the pages of every child
@@ -297,12 +295,6 @@ class Runner:
             with suppress(ChildProcessError):
                 os.waitpid(pid, 0)
         return bool(leftovers)
-
-
-def become_subreaper() -> None:
-    """Have orphans among our descendants become our children, so that none gets away."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def children_of_this_process() -> set[int]:

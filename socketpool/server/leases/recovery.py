@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from socketpool.rsi.runner import workspace
-from socketpool.supervision.launch import wipe
+from socketpool.system.wiping import wipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
