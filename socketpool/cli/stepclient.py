@@ -1,4 +1,7 @@
-"""``uploader_client``, ``vendor_client`` and ``downloader_client``: a step of the main job each."""
+"""``uploader_client``, ``vendor_client`` and ``downloader_client``: a step of the main job each.
+
+What only a step needs is imported when the step runs, so that ``--help`` answers at once.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,6 @@ from socketpool.cli.hook import load_hook
 from socketpool.cli.pooloptions import open_pool, pool_options
 from socketpool.cli.progress import with_reporter
 from socketpool.cli.sshoptions import accept_new_option, ssh_config_option, ssh_option
-from socketpool.client.apitoken import local_accounts
-from socketpool.client.dial import TcpDial
-from socketpool.client.filerun import RunOptions
-from socketpool.client.leasetoken import find_lease_token
-from socketpool.client.renewal import renewed
-from socketpool.client.single import SingleStep
 from socketpool.errors import SocketpoolError
 
 if TYPE_CHECKING:
@@ -31,7 +28,9 @@ if TYPE_CHECKING:
     from socketpool.client.answers import LeaseHold
     from socketpool.client.api import PoolClient
     from socketpool.client.dial import Dial
+    from socketpool.client.filerun import RunOptions
     from socketpool.client.reporter import Reporter
+    from socketpool.client.single import SingleStep
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -72,6 +71,11 @@ def _client(name: str) -> Callable[[Callable[..., None]], click.Command]:
 @contextmanager
 def _step(reporter: Reporter, given: dict[str, Any], options: RunOptions) -> Iterator[SingleStep]:
     """The step, during which the lease is renewed if its pool is at hand."""
+    from socketpool.client.apitoken import local_accounts
+    from socketpool.client.dial import TcpDial
+    from socketpool.client.leasetoken import find_lease_token
+    from socketpool.client.single import SingleStep
+
     shown = find_lease_token(given["lease_token_file"])
     place = (given["ip"], given["port"])
     pool: dict[str, str | None] = {name: given[name] for name in _POOL}
@@ -108,6 +112,8 @@ def _renew(
             raise
         reporter.note(f"nobody renews the lease meanwhile: {error.message}")
     else:
+        from socketpool.client.renewal import renewed
+
         stack.enter_context(renewed(client, lease))
 
 
@@ -126,6 +132,8 @@ def uploader(
     **given: Any,
 ) -> None:
     """Send what the policy lets out of a file."""
+    from socketpool.client.filerun import RunOptions
+
     options = RunOptions(policy=policy, hook=load_hook(hook), allow_empty=allow_empty)
     with _step(reporter, given, options) as step:
         step.upload()
@@ -134,6 +142,8 @@ def uploader(
 @_client("vendor_client")
 def vendor(reporter: Reporter, **given: Any) -> None:
     """Have what was uploaded processed."""
+    from socketpool.client.filerun import RunOptions
+
     with _step(reporter, given, RunOptions()) as step:
         step.vendor()
 
@@ -146,6 +156,8 @@ def downloader(
     reporter: Reporter, *, output: Path | None, backup: str, allow_signed: bool, **given: Any
 ) -> None:
     """Fetch what was processed and merge it into a file."""
+    from socketpool.client.filerun import RunOptions
+
     options = RunOptions(output=output, backup=backup, allow_signed=allow_signed)
     with _step(reporter, given, options) as step:
         step.download()

@@ -102,6 +102,8 @@ def test_help_imports_no_verb_and_no_library_that_takes_its_time() -> None:
     assert bare(code).stdout == "set()\n"
     code = f"import socketpool.cli.client; print({heavy} & set(sys.modules))"
     assert bare(code).stdout == "set()\n"
+    code = f"import socketpool.cli.stepclient; print({heavy} & set(sys.modules))"
+    assert bare(code).stdout == "set()\n"
 
 
 @pytest.mark.parametrize("name", sorted(VERBS))
