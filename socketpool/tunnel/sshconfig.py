@@ -99,6 +99,11 @@ def _parse(destination: Destination, config: Path | None) -> tuple[Options, tupl
     from paramiko.ssh_exception import SSHException  # noqa: PLC0415
 
     parser = SSHConfig()
+    # Tokens are expanded by our own rules: paramiko's take the home from HOME, ssh never does.
+    parser.TOKENS_BY_CONFIG_KEY = SSHConfig.TOKENS_BY_CONFIG_KEY | {
+        "identityfile": [],
+        "proxycommand": [],
+    }
     text = ""
     for path in [config] if config else [home() / ".ssh" / "config", Path("/etc/ssh/ssh_config")]:
         if path.is_file():

@@ -89,6 +89,8 @@ def test_there_are_documented_differences() -> None:
 def test_everything_else_means_the_same_with_and_without_ssh(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # ssh does not look at it
+
     def told() -> dict[str, Any]:
         found = asdict(settings(tmp_path, text))
         if "IdentityFile" not in text:
