@@ -68,7 +68,7 @@ def test_after_a_reboot_all_is_back_and_a_lease_from_before_is_over(
 def large_archive(path: Path) -> bytes:
     """One whose upload takes some seconds."""
     with zipfile.ZipFile(path, "w") as out:
-        out.writestr("data.json", os.urandom(48 * MIB))
+        out.writestr("data.vue", os.urandom(48 * MIB))
         out.writestr("index.html", "<html> <body>  </body> </html>")
     return path.read_bytes()
 
